@@ -1,0 +1,62 @@
+#include "template_keys.h"
+
+#include "units.h"
+
+#define DISK_MAX (G_GUINT64_CONSTANT(64) << 40)
+#define MEMORY_MAX (G_GUINT64_CONSTANT(64) << 40)
+
+const Key template_keys[] = {
+    {.group = "template", .key = "inherits", .type = KEY_NAME, .help = "template whose values are taken where this one sets none"},
+    {.group = "template", .key = "description", .type = KEY_STRING, .help = "one line about the template"},
+
+    {.group = "cpu", .key = "count", .type = KEY_UINT, .minimum = 1, .maximum = 4096, .fallback = "1",
+     .option = "cpus", .argument = "N", .help = "number of vCPUs"},
+    {.group = "cpu", .key = "smt", .type = KEY_CHOICE, .choices = "siblings|isolate|any", .fallback = "siblings",
+     .option = "smt", .argument = "POLICY",
+     .help = "hardware threads: whole cores, one thread a core with its siblings left idle, or any"},
+    {.group = "cpu", .key = "numa", .type = KEY_UINT, .minimum = 1, .maximum = 1024, .option = "numa", .argument = "N",
+     .help = "spread over exactly this many NUMA nodes (default: as few as will do)"},
+    {.group = "cpu", .key = "sockets", .type = KEY_UINT, .minimum = 1, .maximum = 1024, .option = "sockets", .argument = "N",
+     .help = "spread over exactly this many packages (default: as few as will do)"},
+    {.group = "cpu", .key = "spread", .type = KEY_BOOL, .fallback = "false", .option = "spread",
+     .help = "use as many NUMA nodes as the cores allow, for memory bandwidth"},
+    {.group = "cpu", .key = "emulator", .type = KEY_CHOICE, .choices = "shared|dedicated", .fallback = "shared",
+     .option = "emulator", .argument = "POLICY",
+     .help = "QEMU's own threads: on housekeeping CPUs, or on a core of the guest's own"},
+
+    {.group = "memory", .key = "size", .type = KEY_SIZE, .minimum = 64 * HVM_MIB, .maximum = MEMORY_MAX, .fallback = "1G",
+     .option = "memory", .argument = "SIZE", .help = "memory, such as 4G"},
+    {.group = "memory", .key = "pages", .type = KEY_CHOICE, .choices = "auto|4K|2M|1G", .fallback = "auto",
+     .option = "pages", .argument = "SIZE", .help = "page size; auto: the largest that the node's pools have room for"},
+
+    {.group = "disk *", .key = "size", .type = KEY_SIZE, .minimum = 64 * HVM_MIB, .maximum = DISK_MAX, .fallback = "8G",
+     .option = "disk", .argument = "SIZE", .help = "size that the root disk and its file system are grown to"},
+
+    {.group = "network *", .key = "kind", .type = KEY_CHOICE, .choices = "nat|none", .fallback = "nat",
+     .option = "network", .argument = "KIND", .help = "network: nat (with DHCP and DNS), or none"},
+
+    {.group = "boot", .key = "accel", .type = KEY_CHOICE, .choices = "auto|kvm|tcg", .fallback = "auto", .option = "accel",
+     .argument = "WHICH", .help = "accelerator; auto: KVM where a probe shows that it accelerates, else TCG"},
+    {.group = "boot", .key = "autostart", .type = KEY_BOOL, .fallback = "false", .option = "autostart",
+     .help = "start the guest when the node boots"},
+    {.group = "boot", .key = "timeout", .type = KEY_UINT, .minimum = 1, .maximum = 3600, .fallback = "180",
+     .option = "boot-timeout", .argument = "SECONDS", .help = "how long the guest may take until its agent answers"},
+    {.group = "boot", .key = "kernel-arguments", .type = KEY_STRING, .help = "more arguments for the guest's kernel"},
+
+    {.group = "os", .key = "id", .type = KEY_STRING, .help = "libosinfo's short id or URL of the operating system"},
+    {.group = "os", .key = "machine", .type = KEY_CHOICE, .choices = "q35|pc", .fallback = "q35",
+     .help = "QEMU machine type that the system can drive"},
+    {.group = "os", .key = "disk-bus", .type = KEY_CHOICE, .choices = "virtio|sata|ide", .fallback = "virtio",
+     .help = "bus of the root disk"},
+    {.group = "os", .key = "nic-model", .type = KEY_CHOICE, .choices = "virtio|e1000e|e1000|rtl8139", .fallback = "virtio",
+     .help = "model of the network card"},
+    {.group = "os", .key = "agent-port", .type = KEY_CHOICE, .choices = "virtio|isa-serial", .fallback = "virtio",
+     .help = "what the agent's channel goes over"},
+
+    {.group = "build", .key = "method", .type = KEY_CHOICE, .choices = "mmdebstrap", .help = "how the image is built"},
+    {.group = "build", .key = "suite", .type = KEY_STRING, .help = "suite of the distribution: bookworm"},
+    {.group = "build", .key = "packages", .type = KEY_STRING, .help = "packages to install, separated by white space"},
+    {.group = "build", .key = "root-device", .type = KEY_STRING, .fallback = "/dev/vda",
+     .help = "the root disk as the guest's kernel names it"},
+    {0},
+};

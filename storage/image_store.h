@@ -1,0 +1,94 @@
+/*
+ * image_store.h: where built templates and the guests' disks lie.
+ *
+ * A store is a folder, by default /var/lib/hvm, on one file system:
+ *
+ *   images/TEMPLATE/REVISION/{root.raw,vmlinuz,initrd,image.conf}    one image; all root's, 0444
+ *   images/.staging-XXXXXX/                                          a build on its way
+ *   guests/UUID/{root.qcow2,console.log}                             what one guest owns
+ *   lock                                                             flock'd by builds and removals
+ *
+ * REVISION is the time of the build, 20261123T101500Z, with -N where two fall into one second. The newest is
+ * what `create` takes. The store describes itself: there is no index beside it. An image is in use while
+ * a guest's overlay names it as backing file: who uses it is asked of the caller (the guest table), because
+ * only libvirt knows the guests.
+ * Ownership: folders are root's, 0711 or narrower where nobody else has business; only paths derived from a
+ * UUID inside the store are ever deleted, by dirfd and without following links.
+ * Threads: any; a store has no mutable state but what lies on disk.
+ */
+#pragma once
+
+#include "settings.h"
+
+#include <sys/types.h>
+
+typedef struct ImageStore ImageStore;
+
+typedef struct {
+    char *template_name;
+    char *revision;
+    char *folder;        /* absolute */
+    char *root_path;     /* .../root.raw */
+    char *kernel_path;   /* .../vmlinuz */
+    char *initrd_path;   /* .../initrd */
+    char *digest;        /* "sha256:HEX" over root.raw */
+    guint64 root_bytes;  /* virtual size of root.raw */
+    guint64 disk_bytes;  /* what it occupies */
+    Settings *settings;  /* what image.conf keeps for spec: the [os] group, origins "libosinfo ..." */
+} Image;
+
+/* Opens or makes the folders. `qemu_uid`, `qemu_gid`: the user that QEMU runs as, to whom overlays are given.
+ * STORAGE where it cannot be made or is not a folder. */
+ImageStore *image_store_open(const char *path, uid_t qemu_uid, gid_t qemu_gid, GError **error);
+void image_store_free(ImageStore *store);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(ImageStore, image_store_free)
+const char *image_store_path(const ImageStore *store);
+
+void image_free(Image *image);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Image, image_free)
+
+/* One image; `revision` NULL means the newest. Checks that the files are there, regular, root's and not truncated (size
+ * as image.conf says). NOT_FOUND: "template 'debian12' has no image: build one with `hvm template build debian12`";
+ * STORAGE where it is damaged, naming the file, the size wanted and found. */
+Image *image_store_find(ImageStore *store, const char *template_name, const char *revision, GError **error);
+
+/* All images, newest first within a template; damaged ones are left out. Of Image; caller unrefs. */
+GPtrArray *image_store_list(ImageStore *store);
+
+/* Removes one revision, or all of a template (revision NULL). `in_use` is asked for each revision and gives the name of
+ * a guest that stands on it (caller frees) or NULL; BUSY naming it. NOT_FOUND. Held under the store's lock. */
+gboolean image_store_remove(ImageStore *store, const char *template_name, const char *revision,
+                            char *(*in_use)(const char *template_name, const char *revision, gpointer data), gpointer data,
+                            GError **error);
+
+/* A fresh staging folder inside the store (0700), to be published by image_store_publish() or removed by
+ * image_store_discard(). It holds an flock for as long as it lives (ret_lock_fd, caller closes), so that recovery knows a
+ * dead one from a live one. Caller frees the path. */
+char *image_store_stage(ImageStore *store, int *ret_lock_fd, GError **error);
+void image_store_discard(ImageStore *store, const char *staging);
+
+/* Writes image.conf (digest, sizes, time, `settings`), makes the files root's and 0444, fsyncs and renames the folder
+ * into place. */
+Image *image_store_publish(ImageStore *store, const char *staging, const char *template_name, const Settings *settings,
+                           GError **error);
+
+/* Clears dead staging folders, and guest folders for which `known` says FALSE. Called once at daemon start. */
+gboolean image_store_recover(ImageStore *store, gboolean (*known)(const char *uuid, gpointer data), gpointer data,
+                             GError **error);
+
+/* A guest's folder in the store: guests/UUID, 0711 root. `uuid` must be in canonical form (checked: INVALID). */
+char *image_store_guest_folder(ImageStore *store, const char *uuid, GError **error);
+
+/* Makes guests/UUID and in it root.qcow2: an overlay (extended_l2=on, cluster_size=128k, lazy_refcounts off) on the
+ * image's root.raw, `disk_bytes` large (at least the image's size: INVALID "disk of 1 GiB is smaller than the image of
+ * template debian12 (2 GiB)"), owned by QEMU's user, 0600. Nothing is left behind on failure. */
+gboolean image_store_create_guest(ImageStore *store, const char *uuid, const Image *image, guint64 disk_bytes,
+                                  GError **error);
+
+/* Removes guests/UUID with all in it, by dirfd, following no link, crossing no file system. TRUE where it is not there. */
+gboolean image_store_destroy_guest(ImageStore *store, const char *uuid, GError **error);
+
+/* Whether the folder's file system takes O_DIRECT (tried with a real open and read of an unlinked file), and whether
+ * it can share extents (FICLONE). Cached by the caller. */
+gboolean image_store_probe_direct_io(const char *folder);
+gboolean image_store_probe_reflink(const char *folder);

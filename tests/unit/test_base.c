@@ -1,0 +1,190 @@
+#include "hvm_error.h"
+#include "key.h"
+#include "process.h"
+#include "settings.h"
+#include "undo.h"
+#include "units.h"
+
+#include <gio/gio.h>
+#include <string.h>
+
+static void test_sizes(void)
+{
+    static const struct {
+        const char *text;
+        guint64 bytes;
+        const char *back;
+    } good[] = {
+        {"0", 0, "0B"}, {"1", 1, "1B"}, {"4096", 4096, "4K"}, {"4K", 4096, "4K"}, {"4KiB", 4096, "4K"},
+        {"1536B", 1536, "1536B"}, {"4g", 4 * HVM_GIB, "4G"}, {"2048M", 2 * HVM_GIB, "2G"}, {"3TB", 3072 * HVM_GIB, "3T"},
+    };
+    static const char *const bad[] = {"", "-1", "+1", "1.5G", "G", "4X", "4GG", "4GiBs", "4 G", " 4G", "9999999999999999999",
+                                      "8388608T", "0x10", "4G\n"};
+
+    for (gsize i = 0; i < G_N_ELEMENTS(good); i++) {
+        g_autoptr(GError) error = NULL;
+        guint64 bytes = 0;
+
+        g_assert_true(size_parse(good[i].text, &bytes, &error));
+        g_assert_cmpuint(bytes, ==, good[i].bytes);
+        g_autofree char *back = size_format(bytes);
+        g_assert_cmpstr(back, ==, good[i].back);
+    }
+    for (gsize i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autoptr(GError) error = NULL;
+        guint64 bytes = 77;
+
+        g_assert_false(size_parse(bad[i], &bytes, &error));
+        g_assert_error(error, HVM_ERROR, HVM_ERROR_INVALID);
+        g_assert_cmpuint(bytes, ==, 77);
+    }
+    g_autofree char *rounded = size_format_rounded(3584 * HVM_MIB);
+    g_assert_cmpstr(rounded, ==, "3.5 GiB");
+}
+
+static void test_names(void)
+{
+    g_autofree char *longest = g_strnfill(63, 'a');
+    g_autofree char *too_long = g_strnfill(300, 'a');
+    const char *bad[] = {"", "../x", "a/b", "A", "-a", "a-", "a b", "a\nb", "a;b", "$(x)", "\xc3\xa9", ".", "a.b", too_long};
+
+    g_assert_true(name_check("sl6-node01", "guest name", NULL));
+    g_assert_true(name_check(longest, "guest name", NULL));
+    for (gsize i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autoptr(GError) error = NULL;
+
+        g_assert_false(name_check(bad[i], "guest name", &error));
+        g_assert_error(error, HVM_ERROR, HVM_ERROR_INVALID);
+        g_assert_true(strlen(error->message) < 250);
+        g_assert_null(strchr(error->message, '\n'));
+    }
+}
+
+static gboolean note(gpointer data, GError **error)
+{
+    char **slot = data;
+    GString *log = (GString *)slot[0];
+
+    g_string_append(log, slot[1]);
+    if (slot[1][0] == 'b')
+        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "no");
+    return slot[1][0] != 'b';
+}
+
+static void test_undo(void)
+{
+    g_autoptr(GString) log = g_string_new(NULL);
+    char *a[] = {(char *)log, (char *)"a"}, *b[] = {(char *)log, (char *)"b"}, *c[] = {(char *)log, (char *)"c"};
+
+    {
+        g_autoptr(Undo) undo = undo_new();
+        undo_push(undo, "a", note, a, NULL);
+        undo_push(undo, "b", note, b, NULL);
+        undo_push(undo, "c", note, c, NULL);
+    }
+    g_assert_cmpstr(log->str, ==, "cba");
+    g_string_truncate(log, 0);
+    {
+        g_autoptr(Undo) undo = undo_new();
+        undo_push(undo, "a", note, a, NULL);
+        undo_commit(undo);
+    }
+    g_assert_cmpstr(log->str, ==, "");
+}
+
+static const Key table[] = {
+    {.group = "cpu", .key = "count", .type = KEY_UINT, .minimum = 1, .maximum = 64, .fallback = "1"},
+    {.group = "memory", .key = "size", .type = KEY_SIZE, .fallback = "1G"},
+    {.group = "disk *", .key = "size", .type = KEY_SIZE, .fallback = "8G"},
+    {.group = "disk *", .key = "bus", .type = KEY_CHOICE, .choices = "virtio|sata"},
+    {0},
+};
+
+static void test_settings(void)
+{
+    g_autoptr(GError) error = NULL;
+    const char *text = "[cpu]\ncount=4\n[disk root]\nbus=sata\n";
+    g_autoptr(Settings) settings = settings_parse(table, text, strlen(text), "t.conf", "template t", &error);
+
+    g_assert_no_error(error);
+    settings_add_defaults(settings);
+    g_assert_cmpuint(settings_get_uint(settings, "cpu", "count"), ==, 4);
+    g_assert_cmpuint(settings_get_size(settings, "disk root", "size"), ==, 8 * HVM_GIB);
+    g_assert_cmpstr(settings_origin(settings, "cpu", "count"), ==, "template t");
+    g_assert_cmpstr(settings_origin(settings, "memory", "size"), ==, "default");
+    g_assert_true(settings_set_name(settings, "disk root.bus", "virtio", "request", &error));
+    g_assert_cmpstr(settings_get(settings, "disk root", "bus"), ==, "virtio");
+}
+
+static void test_settings_bad(void)
+{
+    static const struct {
+        const char *text, *message;
+    } bad[] = {
+        {"[cpu]\ncuont=4\n", "t.conf: unknown key 'cuont' in [cpu]; did you mean 'count'?"},
+        {"[cpus]\ncount=4\n", "t.conf: unknown group [cpus]; did you mean 'cpu'?"},
+        {"[cpu]\ncount=4\n[cpu]\n", "t.conf: [cpu] stands twice, on lines 1 and 3"},
+        {"[cpu]\ncount=4\ncount = 5\n", "t.conf: count in [cpu] stands twice, on lines 2 and 3"},
+        {"[cpu]\ncount=0\n", "t.conf: [cpu] count: wanted 1 to 64, found '0'"},
+        {"[disk ../x]\nsize=1G\n", "t.conf: unknown group [disk ../x]"},
+        {"[memory]\nsize=much\n", "t.conf: [memory] size: wanted a size such as 4G, found 'much'"},
+    };
+
+    for (gsize i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autoptr(GError) error = NULL;
+        g_autoptr(Settings) settings = settings_parse(table, bad[i].text, strlen(bad[i].text), "t.conf", "t", &error);
+
+        g_assert_null(settings);
+        g_assert_error(error, HVM_ERROR, HVM_ERROR_INVALID);
+        g_assert_cmpstr(error->message, ==, bad[i].message);
+    }
+}
+
+static void test_process(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *output = NULL;
+    const char *good[] = {"echo", "a b;c", NULL};
+    const char *failing[] = {"sh", "-c", "echo one >&2; echo two >&2; exit 3", NULL};
+    const char *slow[] = {"sleep", "100", NULL};
+    const char *missing[] = {"hvm-no-such-program", NULL};
+
+    g_assert_true(process_run(good, NULL, HVM_ERROR_HOST, &output, &error));
+    g_assert_cmpstr(output, ==, "a b;c\n");
+    g_assert_false(process_run(failing, NULL, HVM_ERROR_STORAGE, NULL, &error));
+    g_assert_error(error, HVM_ERROR, HVM_ERROR_STORAGE);
+    g_assert_cmpstr(error->message, ==, "sh failed with status 3: two");
+    g_clear_error(&error);
+    g_assert_false(process_run(slow, &(ProcessOptions){.timeout_ms = 50}, HVM_ERROR_HOST, NULL, &error));
+    g_assert_error(error, HVM_ERROR, HVM_ERROR_TIMEOUT);
+    g_clear_error(&error);
+    g_assert_false(process_run(missing, NULL, HVM_ERROR_HOST, NULL, &error));
+    g_assert_error(error, HVM_ERROR, HVM_ERROR_HOST);
+}
+
+static void test_errors(void)
+{
+    g_autoptr(GError) error = g_dbus_error_new_for_dbus_error("io.hvm1.Error.NoPlacement", "x");
+    g_autofree char *shown = hvm_escape("a\x1b[2J\xff\xc3\xa9", -1);
+
+    g_assert_cmpstr(shown, ==, "a\\x1b[2J\\xff\xc3\xa9");
+    g_assert_cmpuint(hvm_error_count(), ==, 13);
+    (void)HVM_ERROR;
+    g_clear_error(&error);
+    error = g_dbus_error_new_for_dbus_error("io.hvm1.Error.NoPlacement", "x");
+    g_assert_error(error, HVM_ERROR, HVM_ERROR_NO_PLACEMENT);
+    g_assert_cmpint(hvm_error_exit_status(error), ==, 7);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/base/sizes", test_sizes);
+    g_test_add_func("/base/names", test_names);
+    g_test_add_func("/base/undo", test_undo);
+    g_test_add_func("/base/settings", test_settings);
+    g_test_add_func("/base/settings-bad", test_settings_bad);
+    g_test_add_func("/base/process", test_process);
+    g_test_add_func("/base/errors", test_errors);
+    return g_test_run();
+}

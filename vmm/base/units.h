@@ -1,0 +1,31 @@
+/*
+ * units.h: sizes as people write them, and names that are safe to use.
+ *
+ * Sizes are bytes in guint64. Text is a whole number and one of K, M, G, T (powers of 1024; an `i`,
+ * a `B` or `iB` behind is allowed: 4G, 4GiB, 4GB are the same), or `B`, or no unit for bytes.
+ * Threads: any.
+ */
+#pragma once
+
+#include <glib.h>
+
+#define HVM_KIB (G_GUINT64_CONSTANT(1) << 10)
+#define HVM_MIB (G_GUINT64_CONSTANT(1) << 20)
+#define HVM_GIB (G_GUINT64_CONSTANT(1) << 30)
+
+/* The longest name of a guest, template or network: a DNS label (RFC 1123). */
+#define HVM_NAME_MAX 63
+
+/* Parses a size. INVALID where it is no size or does not fit 63 bits; the message quotes `text`. */
+gboolean size_parse(const char *text, guint64 *ret_bytes, GError **error);
+
+/* The shortest exact text that size_parse() reads back: 4294967296 -> "4G", 1536 -> "1536B". Caller frees. */
+char *size_format(guint64 bytes);
+
+/* For people: three digits at most, "3.5 GiB". Not read back. Caller frees. */
+char *size_format_rounded(guint64 bytes);
+
+/* Checks a name: 1 to HVM_NAME_MAX characters of a-z, 0-9 and '-', beginning and ending with a letter
+ * or digit (a DNS label in lower case: it becomes a host name, a path and an XML attribute).
+ * `what` is the noun of the message: "guest name". INVALID otherwise, quoting the name escaped. */
+gboolean name_check(const char *name, const char *what, GError **error);
