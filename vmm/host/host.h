@@ -78,7 +78,8 @@ Host *host_new_live(GError **error);
 /* As host_new_live(), but sharing the topology of `earlier` (a live host): pools and devices are read anew. */
 Host *host_refresh(Host *earlier, GError **error);
 
-/* From text of the command line: "synthetic:..." (hwloc's syntax; memory that it does not name is unknown) or the path of a captured file or hwloc XML export. INVALID saying what
+/* From text of the command line: "synthetic:..." (hwloc's syntax, where GB is 10^9 bytes and GiB 2^30; memory
+ * that it does not name is unknown) or the path of a captured file or hwloc XML export. INVALID saying what
  * is wrong with it; NOT_FOUND. */
 Host *host_new_from(const char *where, GError **error);
 

@@ -234,7 +234,7 @@ static void append_text(GString *line, const char *key, const char *value)
 {
     if (!value)
         return;
-    g_autofree char *escaped = g_uri_escape_string(value, NULL, FALSE);
+    g_autofree char *escaped = g_uri_escape_string(value, ":/()[],@", FALSE);
 
     g_string_append_printf(line, " %s=%s", key, escaped);
 }
@@ -315,7 +315,7 @@ static gboolean parse_field(const Host *host, HostDevice *device, const char *ke
     if (strcmp(key, "vfs") == 0)
         return parse_vfs(device, value);
     if (strcmp(key, "physical") == 0)
-        return parse_address(value, &number) && parse_text(&device->physical, value);
+        return parse_text(&device->physical, value) && parse_address(device->physical, &number);
     if (strcmp(key, "driver") == 0)
         return parse_text(&device->driver, value);
     if (strcmp(key, "interface") == 0)
