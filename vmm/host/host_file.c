@@ -216,13 +216,11 @@ static Host *read_host(HostOrigin origin, const char *where, hwloc_topology_t to
     return host_finish(host, error) ? g_steal_pointer(&host) : NULL;
 }
 
-static Host *load_file(const char *path, GError **error)
+Host *host_new_from_xml(const char *text, gsize length, const char *path, GError **error)
 {
-    gsize length;
-    g_autofree char *text = read_file(path, &length, error);
     hwloc_topology_t topology;
 
-    if (!text || !check_xml(text, length, path, error) || !(topology = host_topology_new(error)))
+    if (!check_xml(text, length, path, error) || !(topology = host_topology_new(error)))
         return NULL;
     /* hwloc counts the final NUL */
     if (hwloc_topology_set_xmlbuffer(topology, text, (int)length + 1) < 0 || hwloc_topology_load(topology) < 0) {
@@ -231,6 +229,14 @@ static Host *load_file(const char *path, GError **error)
         return NULL;
     }
     return read_host(HOST_XML, path, topology, error);
+}
+
+static Host *load_file(const char *path, GError **error)
+{
+    gsize length;
+    g_autofree char *text = read_file(path, &length, error);
+
+    return text ? host_new_from_xml(text, length, path, error) : NULL;
 }
 
 /* Multiplies the counts of a synthetic description ("package:2 core:8 2") as hwloc will, what stands in parentheses and
@@ -287,32 +293,34 @@ Host *host_new_from(const char *where, GError **error)
 
 /* ---- Writing ---- */
 
-gboolean host_capture(const Host *host, const char *path, GError **error)
+char *host_to_xml(const Host *host, GError **error)
 {
     g_autofree char *isolated = host_format_list(host->isolated);
     hwloc_topology_t copy = NULL;
-    char *xml = NULL;
+    char *xml = NULL, *text = NULL;
     int length = 0;
 
     if (hwloc_topology_dup(&copy, host->topology) < 0) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "cannot copy the topology: %s", g_strerror(errno));
-        return FALSE;
+        return NULL;
     }
     host_add_info(hwloc_get_root_obj(copy), INFO_FORMAT, CAPTURE_FORMAT);
     host_add_info(hwloc_get_root_obj(copy), INFO_ISOLATED, isolated);
     host_write_nodes(host, copy);
     host_write_devices(host, copy);
-
-    gboolean good = hwloc_topology_export_xmlbuffer(copy, &xml, &length, 0) == 0;
-
-    if (!good) {
+    if (hwloc_topology_export_xmlbuffer(copy, &xml, &length, 0) < 0) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "hwloc cannot write the topology: %s", g_strerror(errno));
     } else {
-        /* the length counts a NUL */
-        good = g_file_set_contents_full(path, xml, (gssize)strnlen(xml, (gsize)length), G_FILE_SET_CONTENTS_CONSISTENT,
-                                        0644, error);
+        text = g_strndup(xml, (gsize)length);
         hwloc_free_xmlbuffer(copy, xml);
     }
     hwloc_topology_destroy(copy);
-    return good;
+    return text;
+}
+
+gboolean host_capture(const Host *host, const char *path, GError **error)
+{
+    g_autofree char *text = host_to_xml(host, error);
+
+    return text && g_file_set_contents_full(path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0644, error);
 }

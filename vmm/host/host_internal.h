@@ -51,6 +51,11 @@ gboolean host_read_captured_devices(Host *host, GError **error);
 void host_read_live_devices(Host *host);
 void host_write_devices(const Host *host, hwloc_topology_t topology);
 
+/* As host_new_from() and host_capture(), but in memory; `text` ends with a NUL at `length`, `path` is for messages. For the
+ * fuzzer too. */
+Host *host_new_from_xml(const char *text, gsize length, const char *path, GError **error);
+char *host_to_xml(const Host *host, GError **error);
+
 HostDevice *host_device_new(const char *address);
 void host_device_free(HostDevice *device);
 void host_node_free(HostNode *node);
