@@ -48,7 +48,7 @@ is "they are on different CPUs" "$([ "$(field g1 placed)" != "$(field g2 placed)
 t "a running guest is destroyed" hvm destroy g1
 refuses "it is gone" 3 "g1" hvm show g1
 is "the other runs on" "$(hvm exec g2 -- echo here)" here
-t "a guest is ended hard" hvm stop --timeout 0 g2
+t "a guest is ended hard" hvm stop --hard g2
 t "and destroyed" hvm destroy g2
 no_leaks "nothing is left"
 done_testing

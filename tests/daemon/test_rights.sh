@@ -78,7 +78,7 @@ is "no guest came to be" "$(hvm list --json | json '[g["name"] for g in x["guest
 t "alice starts hers" as alice hvm start hers --no-wait
 is "bob sees that CPUs are taken, not by whom" "$(as bob hvm host --json | json '[(p["owner"], p["guest"]) for p in x["promises"]]')" \
     "('another user', '')"
-t "root sees and ends it" hvm stop --timeout 0 hers
+t "root sees and ends it" hvm stop --hard hers
 t "alice destroys it" as alice hvm destroy hers
 
 # Limits of one user.
