@@ -31,6 +31,8 @@ void virt_register_event_loop(void);
 
 /* Starts connecting; never fails: the state says. `listener` is copied, its functions may be NULL. */
 Virt *virt_new(const char *uri, const VirtListener *listener, gpointer data);
+
+/* In the main loop's thread; no callback comes afterwards. Waits at most 2 s for libvirt. */
 void virt_free(Virt *virt);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Virt, virt_free)
 
