@@ -30,7 +30,7 @@ static char *find_agent(void)
 {
     g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
     g_autofree char *folder = self ? g_path_get_dirname(self) : NULL;
-    g_autofree char *beside = folder ? g_build_filename(folder, "..", "agent", "hvm-agent", NULL) : NULL;
+    g_autofree char *beside = folder ? g_build_filename(folder, "vmm", "agent", "hvm-agent", NULL) : NULL;
     const char *wanted = g_getenv("HVM_AGENT");
 
     if (wanted)

@@ -16,15 +16,29 @@ typedef struct {
     Guest *guest;
 } Pair;
 
+void guest_forget(Guests *guests, Guest *guest)
+{
+    g_mutex_lock(&guests->lock);
+    guest->gone = TRUE;
+    g_hash_table_remove(guests->table, guest->real->spec->name);
+    g_cond_broadcast(&guests->changed);
+    g_mutex_unlock(&guests->lock);
+}
+
+void guest_publish(Guests *guests, Guest *guest)
+{
+    g_mutex_lock(&guests->lock);
+    guest->creating = FALSE;
+    guest->operation = NULL;
+    g_cond_broadcast(&guests->changed);
+    g_mutex_unlock(&guests->lock);
+}
+
 static gboolean undo_name(gpointer data, GError **error G_GNUC_UNUSED)
 {
     Pair *pair = data;
 
-    g_mutex_lock(&pair->guests->lock);
-    pair->guest->gone = TRUE;
-    g_hash_table_remove(pair->guests->table, pair->guest->real->spec->name);
-    g_cond_broadcast(&pair->guests->changed);
-    g_mutex_unlock(&pair->guests->lock);
+    guest_forget(pair->guests, pair->guest);
     return TRUE;
 }
 
@@ -42,8 +56,7 @@ static gboolean undo_define(gpointer data, GError **error)
     return pair->guests->runtime->undefine(pair->guests->runtime, pair->guest->real, error);
 }
 
-/* The spec that template and request make, on the newest image. */
-static Guest *prepare(Guests *guests, const Caller *caller, const char *name, const char *template_name,
+Guest *guest_prepare(Guests *guests, const Caller *caller, const char *name, const char *template_name,
                       const Settings *request, Image **ret_image, GError **error)
 {
     g_auto(GStrv) folders = template_folders();
@@ -72,8 +85,7 @@ static Guest *prepare(Guests *guests, const Caller *caller, const char *name, co
     return guest_new(g_steal_pointer(&real));
 }
 
-/* Takes the name, under the user's limit. */
-static gboolean take_name(Guests *guests, const Caller *caller, Guest *guest, GError **error)
+gboolean guest_take_name(Guests *guests, const Caller *caller, Guest *guest, GError **error)
 {
     const char *name = guest->real->spec->name;
     gboolean good = FALSE;
@@ -111,11 +123,11 @@ gboolean guests_create(Guests *guests, const Caller *caller, const char *name, c
     if (!name_check(name, "guest name", error) || !name_check(template_name, "template name", error))
         return FALSE;
 
-    g_autoptr(Guest) guest = prepare(guests, caller, name, template_name, request, &image, error);
+    g_autoptr(Guest) guest = guest_prepare(guests, caller, name, template_name, request, &image, error);
     Pair pair = {guests, guest};
 
     undo = undo_new();
-    if (!guest || !take_name(guests, caller, guest, error))
+    if (!guest || !guest_take_name(guests, caller, guest, error))
         return FALSE;
     undo_push(undo, "name", undo_name, &pair, NULL);
 
@@ -139,10 +151,6 @@ gboolean guests_create(Guests *guests, const Caller *caller, const char *name, c
         return FALSE;
     }
     undo_commit(undo);
-    g_mutex_lock(&guests->lock);
-    guest->creating = FALSE;
-    guest->operation = NULL;
-    g_cond_broadcast(&guests->changed);
-    g_mutex_unlock(&guests->lock);
+    guest_publish(guests, guest);
     return TRUE;
 }

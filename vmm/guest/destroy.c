@@ -13,18 +13,17 @@
 #include <glib/gstdio.h>
 #include <unistd.h>
 
-/* Removes /run/hvm/guests/UUID and the sockets in it. */
-static void remove_socket_folder(const RuntimeGuest *real)
+void guests_remove_socket_folder(const char *folder)
 {
     static const char *const names[] = {"agent.sock", "console.sock"};
 
     for (gsize i = 0; i < G_N_ELEMENTS(names); i++) {
-        g_autofree char *path = g_build_filename(real->socket_folder, names[i], NULL);
+        g_autofree char *path = g_build_filename(folder, names[i], NULL);
 
         unlink(path);
     }
-    if (rmdir(real->socket_folder) < 0 && errno != ENOENT)
-        g_debug("cannot remove %s: %s", real->socket_folder, g_strerror(errno));
+    if (rmdir(folder) < 0 && errno != ENOENT)
+        g_debug("cannot remove %s: %s", folder, g_strerror(errno));
 }
 
 /* Whether the owner has another guest. */
@@ -63,7 +62,7 @@ static gboolean take_away(Guests *guests, Guest *guest, GError **error)
         !runtime->undefine(runtime, real, error) || !step_reached("destroy.undefine", error) ||
         !image_store_destroy_guest(guests->store, real->uuid, error) || !step_reached("destroy.disk", error))
         return FALSE;
-    remove_socket_folder(real);
+    guests_remove_socket_folder(real->socket_folder);
     return TRUE;
 }
 
@@ -77,10 +76,7 @@ gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, 
     gboolean good = take_away(guests, guest, error);
 
     if (good) {
-        g_mutex_lock(&guests->lock);
-        guest->gone = TRUE;
-        g_hash_table_remove(guests->table, name);
-        g_mutex_unlock(&guests->lock);
+        guest_forget(guests, guest);
     } else {
         guest_prefix_error(error, name);
     }

@@ -6,7 +6,7 @@
  * promises, the image store and the networks. It is the same after hvmd was killed and started again:
  * all state lies with libvirt and in the store, and guests_recover() reads it back.
  *
- * Each pipeline is a file: create.c, start.c, stop.c, destroy.c, recover.c, exec.c.
+ * Each pipeline is a file: create.c, start.c, run.c, stop.c, destroy.c, recover.c, exec.c.
  *
  * Threads: everything may be called from any thread but the main loop's, because it blocks on libvirt; exceptions are
  * named. Locks: one mutex over table and ledger, never held over a libvirt call or a wait; and for each guest an
@@ -74,6 +74,11 @@ typedef void (*GuestsProgressFunc)(const char *text, gpointer data);
 
 gboolean guests_create(Guests *guests, const Caller *caller, const char *name, const char *template_name,
                        const Settings *request, GuestsProgressFunc progress, gpointer data, GError **error);
+
+/* Creates and starts an ephemeral guest, named run-XXXXXXXX, and waits for its agent. It dies with hvmd (libvirt's AUTODESTROY);
+ * the caller destroys it with guests_destroy(). ret_name: caller frees. On failure nothing is left. */
+gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *template_name, const Settings *request,
+                              char **ret_name, GuestsProgressFunc progress, gpointer data, GError **error);
 
 /* Solves, reserves, starts. Where `wait`, returns when the agent answers (TIMEOUT or AGENT otherwise, quoting the console's last
  * line; the guest then runs on for a look at it). */

@@ -57,6 +57,24 @@ void guest_end(Guests *guests, Guest *guest);
 /* Puts "guest 'NAME': " before the message, unless it begins so. */
 void guest_prefix_error(GError **error, const char *name);
 
+/* The parts of create.c and start.c that run.c has in common with them. */
+
+/* The spec that template and request make, on the newest image: a guest with paths, in no table yet. */
+Guest *guest_prepare(Guests *guests, const Caller *caller, const char *name, const char *template_name,
+                     const Settings *request, Image **ret_image, GError **error);
+/* Takes the name, under the user's limit; the guest is not to be seen until guest_publish(). EXISTS, DENIED. */
+gboolean guest_take_name(Guests *guests, const Caller *caller, Guest *guest, GError **error);
+void guest_publish(Guests *guests, Guest *guest);
+/* Takes it out of the table for good. */
+void guest_forget(Guests *guests, Guest *guest);
+/* From off to running, or back to off. With the operation held. */
+gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, GuestsProgressFunc progress, gpointer data,
+                        GError **error);
+/* Waits for the agent of a guest that has been started; quotes the console's last line where it does not answer. */
+gboolean guest_wait_for_agent(Guests *guests, Guest *guest, GError **error);
+/* Removes the sockets in a guest's folder below /run, and the folder. */
+void guests_remove_socket_folder(const char *folder);
+
 /* Sets the state and wakes who waits; off and crashed also end the guest's life: promise released, channel dropped. */
 void guest_set_state(Guests *guests, Guest *guest, GuestState state);
 

@@ -18,6 +18,9 @@ static void adopt(Guests *guests, RuntimeFound *found)
     const char *name = found->name;
     Guest *guest = g_hash_table_lookup(guests->table, name);
 
+    if (!guest && found->guest->ephemeral)
+        return; /* an earlier hvmd's: libvirt is about to end it (AUTODESTROY), and its disk is cleared */
+
     if (guest && guest->operation)
         return; /* whoever works on it knows better */
     if (!guest || strcmp(guest->real->uuid, found->guest->uuid) != 0) {
@@ -53,8 +56,8 @@ static void drop_missing(Guests *guests, GPtrArray *all)
         g_hash_table_add(there, ((RuntimeFound *)all->pdata[i])->name);
     g_hash_table_iter_init(&iter, guests->table);
     while (g_hash_table_iter_next(&iter, (gpointer *)&name, (gpointer *)&guest)) {
-        if (guest->operation || g_hash_table_contains(there, name))
-            continue;
+        if (guest->operation || guest->real->ephemeral || g_hash_table_contains(there, name))
+            continue; /* an ephemeral one is forgotten by the connection that it belongs to */
         ledger_release(guests->ledger, guest->real->uuid);
         g_cancellable_cancel(guest->life);
         guest->gone = TRUE;
@@ -139,18 +142,10 @@ static void clear_socket_folders(Guests *guests)
     g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
 
     for (const char *uuid; dir && (uuid = g_dir_read_name(dir));) {
-        static const char *const names[] = {"agent.sock", "console.sock"};
-
-        if (known_uuid(uuid, guests))
-            continue;
-        for (gsize i = 0; i < G_N_ELEMENTS(names); i++) {
-            g_autofree char *socket = g_build_filename(path, uuid, names[i], NULL);
-
-            g_unlink(socket);
-        }
         g_autofree char *folder = g_build_filename(path, uuid, NULL);
 
-        g_rmdir(folder);
+        if (!known_uuid(uuid, guests))
+            guests_remove_socket_folder(folder);
     }
 }
 

@@ -126,8 +126,7 @@ static gboolean attach_network(Guests *guests, Guest *guest, GError **error)
     return TRUE;
 }
 
-/* Waits for the agent of a guest that has been started. */
-static gboolean wait_for_agent(Guests *guests, Guest *guest, GError **error)
+gboolean guest_wait_for_agent(Guests *guests, Guest *guest, GError **error)
 {
     g_autoptr(ChannelBox) channel = guest_channel(guests, guest, guest->real->spec->boot_timeout_s * 1000, error);
 
@@ -149,9 +148,8 @@ static gboolean wait_for_agent(Guests *guests, Guest *guest, GError **error)
     return FALSE;
 }
 
-/* From off to running, or back to off. */
-static gboolean bring_up(Guests *guests, const Caller *caller, Guest *guest, GuestsProgressFunc progress, gpointer data,
-                         GError **error)
+gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, GuestsProgressFunc progress, gpointer data,
+                        GError **error)
 {
     Pair pair = {guests, guest};
     g_autoptr(Undo) undo = undo_new();
@@ -189,14 +187,14 @@ gboolean guests_start(Guests *guests, const Caller *caller, const char *name, gb
     else if (guest->state != GUEST_OFF && guest->state != GUEST_CRASHED)
         g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "it is %s already", guest_state_name(guest->state));
     else
-        good = bring_up(guests, caller, guest, progress, data, error);
+        good = guest_bring_up(guests, caller, guest, progress, data, error);
 
     g_autoptr(Guest) started = guest_ref(guest);
 
     guest_end(guests, guest);
     if (good && wait) {
         progress("waiting for its agent", data);
-        good = wait_for_agent(guests, started, error);
+        good = guest_wait_for_agent(guests, started, error);
     }
     if (!good)
         guest_prefix_error(error, name);

@@ -56,6 +56,12 @@ void host_write_devices(const Host *host, hwloc_topology_t topology);
 Host *host_new_from_xml(const char *text, gsize length, const char *path, GError **error);
 char *host_to_xml(const Host *host, GError **error);
 
+/* A look over XML before hwloc gets it, because hwloc trusts the numbers and sets that it finds. INVALID with the line. */
+gboolean host_check_xml(const char *text, gsize length, const char *path, GError **error);
+
+/* INVALID: "where: reason", control characters escaped. */
+void host_refuse(GError **error, const char *where, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
 HostDevice *host_device_new(const char *address);
 void host_device_free(HostDevice *device);
 void host_node_free(HostNode *node);

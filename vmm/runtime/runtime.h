@@ -33,6 +33,7 @@ typedef struct {
     char *address;        /* IPv4, or NULL before the first start */
     uid_t qemu_uid;
     gid_t qemu_gid;
+    gboolean ephemeral;   /* never defined; ends with the connection that started it */
     gboolean kvm;         /* the accelerator that was decided on */
     gboolean direct_io;   /* the store's file system takes O_DIRECT */
     gboolean amd;         /* the node's CPUs are AMD's: topoext is needed to show SMT */
@@ -62,7 +63,8 @@ struct Runtime {
     const char *name; /* "vm" */
     /* Makes the guest known, not running; a second call replaces. */
     gboolean (*define)(Runtime *runtime, const RuntimeGuest *guest, GError **error);
-    /* Defines it with its placement and starts it; paused where asked. On failure it is off. */
+    /* Defines it with its placement and starts it; paused where asked. On failure it is off. An ephemeral one is not defined,
+     * and is ended when this process goes. */
     gboolean (*start)(Runtime *runtime, const RuntimeGuest *guest, gboolean paused, GError **error);
     /* Asks it to power off (ACPI). */
     gboolean (*shut_down)(Runtime *runtime, const RuntimeGuest *guest, GError **error);

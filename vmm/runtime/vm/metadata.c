@@ -24,6 +24,8 @@ void metadata_add(xmlNode *metadata, const RuntimeGuest *guest)
     xml_set(node, "template", "%s", guest->spec->template_name);
     xml_set(node, "revision", "%s", guest->revision);
     xml_set(node, "kvm", "%s", guest->kvm ? "yes" : "no");
+    if (guest->ephemeral)
+        xml_set(node, "ephemeral", "yes");
     if (guest->mac)
         xml_set(node, "mac", "%s", guest->mac);
     if (guest->address)
@@ -74,6 +76,7 @@ static gboolean read_guest(const xmlNode *node, const char *name, RuntimeGuest *
 {
     g_autofree char *template_name = xml_get(node, "template");
     g_autofree char *kvm = xml_get(node, "kvm");
+    g_autofree char *ephemeral = xml_get(node, "ephemeral");
     g_autofree char *placement = xml_get_text(xml_child(node, "placement"));
     g_autoptr(Settings) settings = read_settings(node, error);
     guint32 version = 0, uid = 0, gid = 0;
@@ -93,6 +96,7 @@ static gboolean read_guest(const xmlNode *node, const char *name, RuntimeGuest *
     guest->mac = xml_get(node, "mac");
     guest->address = xml_get(node, "address");
     guest->kvm = g_strcmp0(kvm, "yes") == 0;
+    guest->ephemeral = g_strcmp0(ephemeral, "yes") == 0;
     if (!guest->store || !guest->revision) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "wanted attributes store and revision, found not both");
         return FALSE;

@@ -49,8 +49,21 @@ static gboolean vm_define(Runtime *runtime, const RuntimeGuest *guest, GError **
     return TRUE;
 }
 
+/* A transient domain, which libvirtd destroys when our connection closes, however it closes. */
+static gboolean start_ephemeral(Runtime *runtime, const RuntimeGuest *guest, GError **error)
+{
+    g_autofree char *xml = domain_xml_build(guest);
+    g_autoptr(virConnect) connect = virt_get(virt_of(runtime), error);
+    g_autoptr(virDomain) domain = connect ? virDomainCreateXML(connect, xml, VIR_DOMAIN_START_AUTODESTROY) : NULL;
+
+    return domain || (connect && virt_error(error, "cannot start the domain"));
+}
+
 static gboolean vm_start(Runtime *runtime, const RuntimeGuest *guest, gboolean paused, GError **error)
 {
+    if (guest->ephemeral)
+        return start_ephemeral(runtime, guest, error);
+
     g_autoptr(virDomain) domain = define(runtime, guest, error);
 
     if (!domain)
