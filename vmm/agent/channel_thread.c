@@ -192,6 +192,7 @@ gpointer channel_thread(gpointer data)
         finish_done(channel);
     }
     channel_fail(channel, "the channel was closed");
+    shutdown(channel->socket, SHUT_RDWR); /* the agent ends its commands, whenever channel_free() is called */
     finish_all(channel);
     g_mutex_unlock(&channel->mutex);
     return NULL;
