@@ -446,7 +446,7 @@ static guint64 count_partial(const Case *c, hwloc_const_bitmap_t reserved, gbool
 typedef struct {
     unsigned rank, width; /* width 0: any, counted in threads if weighted */
     gboolean weighted;
-    unsigned want;
+    unsigned want, idle;  /* idle: threads that one core has to spare */
 } Counting;
 
 static unsigned weight_of(const Counting *counting, const Brick *b)
@@ -487,7 +487,7 @@ static Verdict judge(const Case *c, guint mask, int emulator, const Counting *co
 
         if (!(mask & (1u << i)))
             continue;
-        if (counting->width && b->width != counting->width)
+        if ((counting->width && b->width != counting->width) || b->width <= counting->idle)
             goto out;
         hwloc_bitmap_or(reserved, reserved, b->pus);
         unisolated += b->isolated ? 0 : weight;
@@ -569,7 +569,7 @@ static GArray *list_countings(const Case *c)
     for (guint i = 0; i < c->bricks->len; i++)
         seen[brick(c, i)->width] = TRUE;
     for (unsigned width = 8; width > 0; width--) {
-        Counting counting = {widths, width, FALSE, (c->spec.cpus + width - 1) / width};
+        Counting counting = {widths, width, FALSE, (c->spec.cpus + width - 1) / width, 0};
 
         if (!seen[width] || c->spec.smt != SMT_SIBLINGS)
             continue;
@@ -578,12 +578,12 @@ static GArray *list_countings(const Case *c)
         g_array_append_val(countings, counting);
     }
     for (unsigned idle = 0; widths > 1 && c->spec.emulator == EMULATOR_SHARED && idle < widest; idle++) {
-        Counting counting = {widths + idle, 0, TRUE, c->spec.cpus + idle};
+        Counting counting = {widths + idle, 0, TRUE, c->spec.cpus + idle, idle};
 
         g_array_append_val(countings, counting);
     }
     if (c->spec.smt != SMT_SIBLINGS) {
-        Counting counting = {0, 0, FALSE, c->spec.cpus};
+        Counting counting = {0, 0, FALSE, c->spec.cpus, 0};
 
         g_array_append_val(countings, counting);
     }

@@ -633,9 +633,9 @@ Search *search_new(const Survey *survey, const Devices *devices, const Want *wan
 
         add_phase(search, (Phase){.width = width, .want = (want->cpus + width - 1) / width, .extra = extra});
     }
-    /* Threads of unlike cores together; where no whole cores give exactly so many, some threads stay idle. */
-    for (unsigned idle = 0; survey->width_count > 1 && !extra && idle < survey->widths[0]; idle++)
-        add_phase(search, (Phase){.weighted = TRUE, .want = want->cpus + idle});
+    /* Threads of unlike cores together; where no whole cores give exactly so many, cores that can spare the idle ones. */
+    for (unsigned idle = 0; survey->width_count > 1 && !extra && survey->widths[1] > idle; idle++)
+        add_phase(search, (Phase){.width = idle + 1, .weighted = TRUE, .want = want->cpus + idle});
     return search;
 }
 

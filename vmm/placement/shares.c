@@ -70,7 +70,8 @@ static Cost *new_row(Shares *shares, gsize length)
 
 static gboolean unit_counts(const Shares *shares, const Unit *unit)
 {
-    return !shares->phase.width || unit->width == shares->phase.width;
+    return shares->phase.weighted ? unit->width >= shares->phase.width
+                                  : !shares->phase.width || unit->width == shares->phase.width;
 }
 
 static unsigned unit_weight(const Shares *shares, const Unit *unit)
@@ -92,7 +93,7 @@ static guint64 *weigh_units(const Shares *shares, const Slice *slice, unsigned c
         guint64 price = ((guint64)(unit->isolated ? 0 : unit->width) << 32) + 1;
 
         for (unsigned s = 0; s <= capacity; s++) {
-            guint64 with = s >= unit->width ? best[(u + 1) * stride + s - unit->width] : G_MAXUINT64;
+            guint64 with = s >= unit->width && unit_counts(shares, unit) ? best[(u + 1) * stride + s - unit->width] : G_MAXUINT64;
             guint64 without = best[(u + 1) * stride + s];
 
             best[u * stride + s] = MIN(without, with == G_MAXUINT64 ? with : with + price);
@@ -338,7 +339,7 @@ static void pick_weighted(const Shares *shares, const Slice *slice, unsigned cap
         const Unit *unit = survey_unit(shares->survey, index);
         guint64 price = ((guint64)(unit->isolated ? 0 : unit->width) << 32) + 1;
 
-        if (unit->width > count || best[(u + 1) * stride + count - unit->width] == G_MAXUINT64 ||
+        if (!unit_counts(shares, unit) || unit->width > count || best[(u + 1) * stride + count - unit->width] == G_MAXUINT64 ||
             best[(u + 1) * stride + count - unit->width] + price != best[u * stride + count])
             continue;
         g_array_append_val(units, index);

@@ -128,8 +128,8 @@ int node_page_row(const Node *node, const Want *want, guint64 bytes);
 /* Which units count, and as what. Usually one phase: whole cores, all equally wide. Cores of different widths (hybrid
  * processors, single threads offline) give one phase per width, then one that mixes them and counts threads. */
 typedef struct {
-    unsigned width;    /* only units of this width; 0: all */
     gboolean weighted; /* count threads, not units */
+    unsigned width;    /* only units of this width, 0: all; weighted: of at least this width */
     unsigned want;     /* what all cells together must take for the vCPUs */
     unsigned extra;    /* 1: and one unit for the emulator */
 } Phase;
