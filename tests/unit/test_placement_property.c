@@ -478,6 +478,7 @@ static Verdict judge(const Case *c, guint mask, int emulator, const Counting *co
     unsigned seen_package[UNITS_MAX], seen_region[UNITS_MAX][2], region_share[UNITS_MAX] = {0}, seen_l3[UNITS_MAX][3];
     hwloc_bitmap_t reserved = hwloc_bitmap_alloc();
     Verdict verdict = {0};
+    unsigned leftover = 0;
     gint64 devices;
     int small;
 
@@ -534,6 +535,11 @@ static Verdict judge(const Case *c, guint mask, int emulator, const Counting *co
         for (unsigned p = 0; p < count; p++)
             if (parts[p].share < sum / count || parts[p].share > (sum + count - 1) / count)
                 goto out;
+    for (unsigned i = 0; i < c->bricks->len; i++)
+        for (unsigned p = 0; p < count && !(mask & (1u << i)); p++)
+            if (parts[p].node == brick(c, i)->node && brick(c, i)->width > counting->idle &&
+                (!counting->width || counting->width == brick(c, i)->width))
+                leftover += weight_of(counting, brick(c, i));
     small = share_memory(c, parts, count, sum, c->spec.memory_bytes / granule_of(&c->spec));
     devices = match_devices(c, parts, count, 0, 0);
     if (small < 0 || devices < 0)
@@ -541,7 +547,7 @@ static Verdict judge(const Case *c, guint mask, int emulator, const Counting *co
     verdict.fits = TRUE;
     guint64 criteria[CRITERIA] = {c->spec.spread ? UNITS_MAX - count : count, (guint64)devices, counting->rank, packages,
                                   evenness, package_evenness, hwloc_bitmap_iszero(c->host->isolated) ? 0 : unisolated, (guint64)small, l3s,
-                                  count_partial(c, reserved, TRUE), count_partial(c, reserved, FALSE)};
+                                  count_partial(c, reserved, TRUE), count_partial(c, reserved, FALSE), leftover};
     memcpy(verdict.criteria, criteria, sizeof criteria);
 out:
     hwloc_bitmap_free(reserved);

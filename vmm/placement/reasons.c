@@ -15,6 +15,7 @@ static const struct {
     {COST_L3S, "level-3 caches"},
     {COST_PARTIAL_L3S, "level-3 caches left neither empty nor full"},
     {COST_PARTIAL_NODES, "NUMA nodes left neither empty nor full"},
+    {COST_LEFTOVER, "cores left over on its NUMA nodes"},
 };
 
 /* "on level-3 caches (5 against 4)". Caller frees. */
@@ -148,7 +149,7 @@ static void explain_l3s(Placement *placement, const Search *search, const Soluti
         if (!used[s] || trials++ >= L3_TRIALS_MAX)
             continue;
         cost = shares_cost_without(shares, cell->node, count, s, other);
-        if (cost < second_cost) {
+        if (cost_less(cost, second_cost)) {
             second_cost = cost;
             g_clear_pointer(&second, g_array_unref);
             second = g_steal_pointer(&other);
