@@ -1,6 +1,7 @@
 #include "settings.h"
 
 #include "hvm_error.h"
+#include "near.h"
 #include "units.h"
 
 #include <string.h>
@@ -91,27 +92,6 @@ static void store(Settings *settings, const char *group, const char *key, const 
     g_ptr_array_insert(settings->items, (gint)at, setting);
 }
 
-/* Number of single-character edits from a to b, as far as it matters here (Levenshtein, capped rows). */
-static unsigned distance(const char *a, const char *b)
-{
-    gsize n = strlen(b);
-    g_autofree unsigned *row = g_new(unsigned, n + 1);
-
-    for (gsize j = 0; j <= n; j++)
-        row[j] = (unsigned)j;
-    for (gsize i = 0; a[i]; i++) {
-        unsigned diagonal = row[0]++;
-
-        for (gsize j = 0; j < n; j++) {
-            unsigned next = MIN(MIN(row[j], row[j + 1]) + 1, diagonal + (a[i] != b[j]));
-
-            diagonal = row[j + 1];
-            row[j + 1] = next;
-        }
-    }
-    return row[n];
-}
-
 static gboolean refuse_unknown(const Key *table, const char *group, const char *key, GError **error)
 {
     gboolean known_group = key_group_known(table, group);
@@ -119,11 +99,11 @@ static gboolean refuse_unknown(const Key *table, const char *group, const char *
     g_autofree char *shown = hvm_escape(word, (gssize)MIN(strlen(word), 60));
     g_autofree char *shown_group = hvm_escape(group, (gssize)MIN(strlen(group), 60));
     const char *nearest = NULL;
-    unsigned best = 3;
+    unsigned best = NEAR_EDITS_MAX + 1;
 
     for (const Key *row = table; strlen(word) <= 60 && row->group; row++) {
         const char *candidate = known_group ? row->key : row->group;
-        unsigned edits = distance(word, candidate);
+        unsigned edits = near_distance(word, candidate);
 
         if ((!known_group || key_find(table, group, candidate) == row) && edits < best) {
             best = edits;

@@ -1,0 +1,138 @@
+#include "cli.h"
+#include "hvm_error.h"
+#include "table.h"
+#include "units.h"
+
+#include <glib-unix.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+typedef struct {
+    gboolean on_terminal; /* one line, renewed */
+    gboolean verbose;
+    gboolean shown;       /* a line stands there to be cleared */
+} Progress;
+
+void cli_report(const GError *error)
+{
+    g_autofree char *text = hvm_escape(error->message, -1);
+
+    fflush(stdout);
+    fprintf(stderr, "hvm: %s\n", text);
+}
+
+Client *cli_client(Cli *cli, GError **error)
+{
+    if (!cli->client) {
+        const char *path = cli_value(cli, "socket");
+
+        cli->client = client_open(path ? path : client_default_socket(), error);
+    }
+    return cli->client;
+}
+
+/* Cuts `text` (escaped, so printable) to `width` cells. */
+static void cut(char *text, unsigned width)
+{
+    unsigned used = 0;
+
+    for (char *c = text; *c; c = g_utf8_next_char(c)) {
+        gunichar character = g_utf8_get_char(c);
+        unsigned cells = g_unichar_iszerowidth(character) ? 0 : g_unichar_iswide(character) ? 2 : 1;
+
+        if (used + cells > width) {
+            *c = '\0';
+            return;
+        }
+        used += cells;
+    }
+}
+
+static void clear_progress(Progress *progress)
+{
+    if (progress->shown)
+        fputs("\r\033[K", stderr);
+    progress->shown = FALSE;
+}
+
+static void on_progress(const char *text, double fraction, gpointer data)
+{
+    Progress *progress = data;
+    g_autofree char *shown = hvm_escape(text, -1);
+    g_autofree char *percent = fraction >= 0 ? g_strdup_printf("%3.0f %%  ", MIN(fraction, 1.0) * 100) : g_strdup("");
+    struct winsize size = {0};
+
+    if (progress->on_terminal) {
+        g_autofree char *line = g_strconcat(percent, shown, NULL);
+
+        /* One cell stays free, or some terminals wrap. */
+        if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1)
+            cut(line, size.ws_col - 1);
+        fprintf(stderr, "\r\033[K%s", line);
+        fflush(stderr);
+        progress->shown = TRUE;
+    } else if (progress->verbose) {
+        fprintf(stderr, "%s%s\n", percent, shown);
+    }
+}
+
+/* The first Ctrl-C asks for the job's end and is waited for; a second one ends hvm. */
+static gboolean on_interrupt(gpointer data)
+{
+    g_cancellable_cancel(data);
+    return G_SOURCE_REMOVE;
+}
+
+gboolean cli_call(Cli *cli, const char *method, GVariant *request, gboolean cancellable, GVariant **ret_reply, GError **error)
+{
+    const char *term = g_getenv("TERM");
+    Progress progress = {
+        .on_terminal = isatty(STDERR_FILENO) && g_strcmp0(term, "dumb") != 0,
+        .verbose = cli_has(cli, "verbose"),
+    };
+    g_autoptr(GCancellable) interrupt = cancellable ? g_cancellable_new() : NULL;
+    ClientWatch watch = {.on_progress = on_progress, .data = &progress, .cancellable = interrupt};
+    g_autoptr(GVariant) owned = request ? g_variant_ref_sink(request) : NULL;
+    Client *client = cli_client(cli, error);
+    guint source = 0;
+    gboolean good = FALSE;
+
+    if (!client)
+        return FALSE;
+    if (interrupt)
+        source = g_unix_signal_add(SIGINT, on_interrupt, interrupt);
+    good = client_call(client, method, owned, &watch, ret_reply, error);
+    if (interrupt && !g_cancellable_is_cancelled(interrupt))
+        g_source_remove(source);
+    clear_progress(&progress);
+    return good;
+}
+
+GVariant *cli_name_request(const char *name, GError **error)
+{
+    GVariantDict request;
+
+    if (!name_check(name, "guest name", error))
+        return NULL;
+    g_variant_dict_init(&request, NULL);
+    g_variant_dict_insert(&request, "name", "s", name);
+    return g_variant_dict_end(&request);
+}
+
+int cli_each_guest(Cli *cli, gboolean (*one)(Cli *cli, const char *name, GError **error))
+{
+    int status = 0;
+
+    for (unsigned i = 0; cli_argument(cli, i); i++) {
+        g_autoptr(GError) error = NULL;
+
+        if (one(cli, cli_argument(cli, i), &error))
+            continue;
+        cli_report(error);
+        if (!status)
+            status = hvm_error_exit_status(error);
+    }
+    return status;
+}

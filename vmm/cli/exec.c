@@ -1,0 +1,313 @@
+/* exec: run a command in a guest. */
+#include "cli.h"
+#include "hvm_error.h"
+#include "streams.h"
+#include "terminal.h"
+#include "units.h"
+
+#include <errno.h>
+#include <glib-unix.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { CONTROL_PATIENCE_US = 1000000 };
+
+typedef struct {
+    Cli *cli;
+    const char *name;
+    gboolean tty;
+    guint32 number;         /* hvmd's, 0 until it has told */
+    int signal_fd;
+    sigset_t signals;       /* blocked, read from signal_fd */
+    gint64 control_since;   /* when the oldest unanswered ExecControl was sent, 0: none */
+    unsigned outputs;       /* pumps that have not ended */
+    gboolean waited;        /* ExecWait has answered */
+    gboolean broken_pipe;   /* whoever read our output is gone */
+    int status;
+    GError *error;          /* hvm's own failure */
+} Exec;
+
+static void die_by_signal(const Exec *exec, int number)
+{
+    sigset_t set = exec->signals;
+
+    terminal_restore();
+    signal(number, SIG_DFL);
+    raise(number);
+    sigaddset(&set, number);
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
+static GVariantDict *control_request(const Exec *exec, GVariantDict *request)
+{
+    g_variant_dict_init(request, NULL);
+    g_variant_dict_insert(request, "exec", "u", exec->number);
+    return request;
+}
+
+static void on_controlled(GVariant *reply G_GNUC_UNUSED, const GError *error G_GNUC_UNUSED, gpointer data)
+{
+    Exec *exec = data;
+
+    exec->control_since = 0; /* an error: the command has just ended */
+}
+
+static void pass_signal(Exec *exec, int number)
+{
+    gint64 now = g_get_monotonic_time();
+    gboolean ends = number == SIGINT || number == SIGTERM || number == SIGHUP || number == SIGQUIT;
+    GVariantDict request;
+
+    /* Before the command runs, and where hvmd does not take signals any more, hvm itself is what the signal ends; hvmd then
+     * ends the command with the connection. */
+    if (!exec->number || (ends && exec->control_since && now - exec->control_since > CONTROL_PATIENCE_US))
+        die_by_signal(exec, number);
+    if (!exec->control_since)
+        exec->control_since = now;
+    g_variant_dict_insert(control_request(exec, &request), "signal", "i", number);
+    client_begin(exec->cli->client, "ExecControl", g_variant_dict_end(&request), on_controlled, exec);
+}
+
+static void pass_size(Exec *exec)
+{
+    gint16 rows = 0, columns = 0;
+    GVariantDict request;
+
+    if (!exec->tty || !exec->number)
+        return;
+    terminal_size(&rows, &columns);
+    control_request(exec, &request);
+    g_variant_dict_insert(&request, "rows", "q", (guint16)rows);
+    g_variant_dict_insert(&request, "columns", "q", (guint16)columns);
+    client_send(exec->cli->client, "ExecControl", g_variant_dict_end(&request));
+}
+
+static gboolean on_signal(int fd, GIOCondition condition G_GNUC_UNUSED, gpointer data)
+{
+    Exec *exec = data;
+    struct signalfd_siginfo info;
+
+    if (read(fd, &info, sizeof info) != sizeof info)
+        return G_SOURCE_CONTINUE;
+    if (info.ssi_signo == SIGCONT)
+        terminal_make_raw(NULL);
+    if (info.ssi_signo == SIGCONT || info.ssi_signo == SIGWINCH)
+        pass_size(exec);
+    else
+        pass_signal(exec, (int)info.ssi_signo);
+    return G_SOURCE_CONTINUE;
+}
+
+/* Before any other thread is there, so that none of them takes the signals. Those which the caller ignores (nohup) stay so. */
+static void take_signals(Exec *exec)
+{
+    static const int passed[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
+
+    sigemptyset(&exec->signals);
+    for (gsize i = 0; i < G_N_ELEMENTS(passed); i++) {
+        struct sigaction before;
+
+        sigaction(passed[i], NULL, &before);
+        if (before.sa_handler != SIG_IGN)
+            sigaddset(&exec->signals, passed[i]);
+    }
+    if (exec->tty) {
+        sigaddset(&exec->signals, SIGWINCH);
+        sigaddset(&exec->signals, SIGCONT);
+    }
+    sigprocmask(SIG_BLOCK, &exec->signals, NULL);
+    exec->signal_fd = signalfd(-1, &exec->signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    g_unix_fd_add(exec->signal_fd, G_IO_IN, on_signal, exec);
+}
+
+static GVariant *environment_request(const Exec *exec, GError **error)
+{
+    const char *const *pairs = cli_values(exec->cli, "env");
+    g_autoptr(GPtrArray) all = g_ptr_array_new();
+    g_autofree char *term = g_strconcat("TERM=", g_getenv("TERM"), NULL);
+
+    if (exec->tty && g_getenv("TERM"))
+        g_ptr_array_add(all, term);
+    for (; pairs && *pairs; pairs++) {
+        if (!strchr(*pairs, '=') || **pairs == '=') {
+            g_autofree char *shown = hvm_escape(*pairs, (gssize)MIN(strlen(*pairs), 60));
+
+            g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--env: wanted NAME=VALUE, found '%s'", shown);
+            return NULL;
+        }
+        g_ptr_array_add(all, (gpointer)*pairs);
+    }
+    return g_variant_new_bytestring_array((const char *const *)all->pdata, (gssize)all->len);
+}
+
+/* The folder: the one that was asked for is required, the caller's is a wish. */
+static gboolean add_directory(const Exec *exec, GVariantDict *request, GError **error)
+{
+    const char *wanted = cli_value(exec->cli, "cwd");
+    g_autofree char *here = wanted ? NULL : g_get_current_dir();
+
+    if (wanted && wanted[0] != '/') {
+        g_autofree char *shown = hvm_escape(wanted, (gssize)MIN(strlen(wanted), 60));
+
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--cwd: wanted a path in the guest that begins with '/', found '%s'",
+                    shown);
+        return FALSE;
+    }
+    if (wanted || here[0] == '/')
+        g_variant_dict_insert_value(request, "directory", g_variant_new_bytestring(wanted ? wanted : here));
+    g_variant_dict_insert(request, "directory-required", "b", wanted != NULL);
+    return TRUE;
+}
+
+static GVariant *exec_request(const Exec *exec, GError **error)
+{
+    const Cli *cli = exec->cli;
+    const char *user = cli_value(cli, "user");
+    g_auto(GVariantDict) request = G_VARIANT_DICT_INIT(NULL);
+    GVariant *environment = NULL;
+    gint16 rows = 0, columns = 0;
+
+    if (!name_check(exec->name, "guest name", error) || !(environment = environment_request(exec, error)))
+        return NULL;
+    g_variant_dict_insert_value(&request, "environment", environment);
+    if (!add_directory(exec, &request, error))
+        return NULL;
+    if (user && (!*user || !g_utf8_validate(user, -1, NULL))) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--user: wanted a user of the guest");
+        return NULL;
+    }
+    g_variant_dict_insert(&request, "name", "s", exec->name);
+    g_variant_dict_insert_value(&request, "argv",
+                                g_variant_new_bytestring_array((const char *const *)cli->arguments->pdata + 1, -1));
+    if (user)
+        g_variant_dict_insert(&request, "user", "s", user);
+    g_variant_dict_insert(&request, "pty", "b", exec->tty);
+    if (exec->tty) {
+        terminal_size(&rows, &columns);
+        g_variant_dict_insert(&request, "rows", "q", (guint16)rows);
+        g_variant_dict_insert(&request, "columns", "q", (guint16)columns);
+    }
+    return g_variant_dict_end(&request);
+}
+
+static void on_output_end(int error_number, gboolean reading, gpointer data)
+{
+    Exec *exec = data;
+
+    exec->outputs--;
+    if (!reading && error_number == EPIPE)
+        exec->broken_pipe = TRUE;
+    if (error_number && !exec->error)
+        g_set_error(&exec->error, HVM_ERROR, HVM_ERROR_HOST, "%s: %s",
+                    reading ? "cannot read the command's output" : "cannot write the command's output",
+                    g_strerror(error_number));
+}
+
+static void on_input_end(int error_number, gboolean reading, gpointer data)
+{
+    Exec *exec = data;
+
+    if (error_number && !exec->error)
+        g_set_error(&exec->error, HVM_ERROR, HVM_ERROR_HOST, "%s: %s",
+                    reading ? "cannot read standard input" : "cannot write the command's standard input",
+                    g_strerror(error_number));
+}
+
+/* The command's end. What it wrote before is in the sockets by now. */
+static void on_exec_end(GVariant *reply, const GError *error, gpointer data)
+{
+    Exec *exec = data;
+    const char *end = "", *reason = "";
+    gint32 value = 0;
+
+    exec->waited = TRUE;
+    if (error) {
+        if (!exec->error)
+            exec->error = g_error_copy(error);
+        return;
+    }
+    g_variant_lookup(reply, "end", "&s", &end);
+    g_variant_lookup(reply, "value", "i", &value);
+    g_variant_lookup(reply, "reason", "&s", &reason);
+    if (strcmp(end, "exited") == 0)
+        exec->status = value & 0xff;
+    else if (strcmp(end, "signaled") == 0)
+        exec->status = 128 + (value & 0x7f);
+    else if (!exec->error)
+        g_set_error(&exec->error, HVM_ERROR, HVM_ERROR_AGENT, "guest '%s': the command was lost%s%s", exec->name,
+                    *reason ? ": " : "", reason);
+    if ((exec->status == 126 || exec->status == 127) && *reason && strcmp(end, "exited") == 0) {
+        g_autofree char *shown = hvm_escape(reason, -1);
+
+        fprintf(stderr, "hvm: %s\n", shown);
+    }
+}
+
+/* Starts the command, its pumps and the wait for its end. */
+static gboolean start(Exec *exec, GVariant *request, GError **error)
+{
+    Client *client = cli_client(exec->cli, error);
+    g_autoptr(GVariant) owned = g_variant_ref_sink(request);
+    g_autoptr(GVariant) reply = NULL;
+    g_autoptr(GUnixFDList) fds = NULL;
+    GVariantDict wait;
+    int input = -1, output = -1, errors = -1;
+
+    if (!client || !client_call_fds(client, "Exec", owned, &reply, &fds, error))
+        return FALSE;
+    if (!g_variant_lookup(reply, "exec", "u", &exec->number) || !exec->number) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INTERNAL, "hvmd answered Exec wrongly: wanted the number of the command");
+        return FALSE;
+    }
+    if ((input = client_take_fd(reply, fds, "stdin", error)) < 0 || (output = client_take_fd(reply, fds, "stdout", error)) < 0)
+        return FALSE;
+    if (!exec->tty && (errors = client_take_fd(reply, fds, "stderr", error)) < 0)
+        return FALSE;
+    if (exec->tty && !terminal_make_raw(error))
+        return FALSE;
+    client_begin(client, "ExecWait", g_variant_dict_end(control_request(exec, &wait)), on_exec_end, exec);
+    exec->outputs = exec->tty ? 1 : 2;
+    stream_pump_output(output, STDOUT_FILENO, on_output_end, exec);
+    if (!exec->tty)
+        stream_pump_output(errors, STDERR_FILENO, on_output_end, exec);
+    stream_pump_input(STDIN_FILENO, input, on_input_end, exec);
+    pass_size(exec); /* it may have changed since the request */
+    return TRUE;
+}
+
+int run_exec(Cli *cli, GError **error)
+{
+    /* Static: pumps may still be blocked in a read, and tell their end, when this function has returned. */
+    static Exec exec;
+    struct sigaction pipe_before;
+    GVariant *request = NULL;
+
+    exec = (Exec){.cli = cli, .name = cli_argument(cli, 0), .tty = cli_has(cli, "tty")};
+    if (exec.tty && !isatty(STDIN_FILENO)) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--tty: wanted a terminal as standard input, found none");
+        return 1;
+    }
+    request = exec_request(&exec, error);
+    if (!request)
+        return 1;
+    /* A broken pipe comes as an error, so that the terminal is put back before hvm dies of it. */
+    sigaction(SIGPIPE, NULL, &pipe_before);
+    signal(SIGPIPE, SIG_IGN);
+    take_signals(&exec);
+    if (!start(&exec, request, error)) {
+        terminal_restore();
+        return 1;
+    }
+    /* After an error of hvmd's (it is gone) the output which is still on its way is written; after one of our own, nothing. */
+    while (!exec.broken_pipe && !(exec.waited ? exec.outputs == 0 : exec.error != NULL))
+        g_main_context_iteration(NULL, TRUE);
+    terminal_restore();
+    if (exec.broken_pipe && pipe_before.sa_handler == SIG_DFL)
+        die_by_signal(&exec, SIGPIPE);
+    if (exec.error)
+        g_propagate_error(error, exec.error);
+    return exec.status;
+}
