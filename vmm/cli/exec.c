@@ -225,7 +225,10 @@ static void on_exec_end(GVariant *reply, const GError *error, gpointer data)
 
     exec->waited = TRUE;
     if (error) {
-        if (!exec->error)
+        if (!exec->error && g_error_matches(error, HVM_ERROR, HVM_ERROR_HOST))
+            g_set_error(&exec->error, HVM_ERROR, HVM_ERROR_HOST,
+                        "guest '%s': the command was lost: the connection to hvmd ended (did hvmd stop?)", exec->name);
+        else if (!exec->error)
             exec->error = g_error_copy(error);
         return;
     }
