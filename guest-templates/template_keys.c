@@ -1,5 +1,6 @@
 #include "template_keys.h"
 
+#include "image_keys.h"
 #include "units.h"
 
 #define DISK_MAX (G_GUINT64_CONSTANT(64) << 40)
@@ -43,18 +44,10 @@ const Key template_keys[] = {
      .option = "boot-timeout", .argument = "SECONDS", .help = "how long the guest may take until its agent answers"},
     {.group = "boot", .key = "kernel-arguments", .type = KEY_STRING, .help = "more arguments for the guest's kernel"},
 
-    {.group = "os", .key = "id", .type = KEY_STRING, .help = "libosinfo's short id or URL of the operating system"},
-    {.group = "os", .key = "machine", .type = KEY_CHOICE, .choices = "q35|pc", .fallback = "q35",
-     .help = "QEMU machine type that the system can drive"},
-    {.group = "os", .key = "disk-bus", .type = KEY_CHOICE, .choices = "virtio|sata|ide", .fallback = "virtio",
-     .help = "bus of the root disk"},
-    {.group = "os", .key = "nic-model", .type = KEY_CHOICE, .choices = "virtio|e1000e|e1000|rtl8139", .fallback = "virtio",
-     .help = "model of the network card"},
-    {.group = "os", .key = "agent-port", .type = KEY_CHOICE, .choices = "virtio|isa-serial", .fallback = "virtio",
-     .help = "what the agent's channel goes over"},
+    IMAGE_OS_KEYS,
 
     {.group = "build", .key = "method", .type = KEY_CHOICE, .choices = "mmdebstrap", .help = "how the image is built"},
-    {.group = "build", .key = "suite", .type = KEY_STRING, .help = "suite of the distribution: bookworm"},
+    {.group = "build", .key = "suite", .type = KEY_NAME, .help = "suite of the distribution: bookworm"},
     {.group = "build", .key = "packages", .type = KEY_STRING, .help = "packages to install, separated by white space"},
     {.group = "build", .key = "root-device", .type = KEY_STRING, .fallback = "/dev/vda",
      .help = "the root disk as the guest's kernel names it"},

@@ -35,10 +35,12 @@ gboolean nat_attach(Nat *nat, virConnectPtr connect, uid_t owner_uid, const char
 /* Removes the guest's entry. TRUE where it was not there. */
 gboolean nat_detach(Nat *nat, virConnectPtr connect, uid_t owner_uid, const char *guest_name, const char *mac, GError **error);
 
-/* Destroys and undefines the owner's network, if this hvmd made it. TRUE where it is not there. */
+/* Destroys and undefines the owner's network, if this hvmd made it. TRUE where it is not there, and, leaving it alone, where
+ * a guest that nat_attach() entered in this process has not been detached: another guest of the owner that starts
+ * meanwhile keeps its network. */
 gboolean nat_release(Nat *nat, virConnectPtr connect, uid_t owner_uid, GError **error);
 
-/* All of hvm's networks with this label: names (caller frees with g_strfreev), for recovery. */
+/* All of hvm's networks with this label: names, sorted (caller frees with g_strfreev), for recovery. */
 char **nat_list(Nat *nat, virConnectPtr connect, GError **error);
 
 /* The guest's MAC: 52:54:00 and 24 bits of a hash of its UUID. Stable. Caller frees. */

@@ -32,8 +32,8 @@ typedef struct {
 } ChannelCommand;
 
 typedef struct {
-    int stdin_fd;  /* the client's ends: owned by the caller, CLOEXEC. stdin and stdout are one socket for a pty. */
-    int stdout_fd;
+    int stdin_fd;  /* the client's ends: blocking sockets, owned by the caller, CLOEXEC */
+    int stdout_fd; /* for a pty the same number as stdin_fd: one socket for both ways, to be closed once */
     int stderr_fd; /* -1 for a pty */
 } ChannelStreams;
 

@@ -23,7 +23,8 @@ typedef enum { HOST_LIVE, HOST_CAPTURED, HOST_XML, HOST_SYNTHETIC } HostOrigin;
 typedef struct {
     guint64 page_bytes; /* 4096 first, then the huge sizes, ascending */
     guint64 total;      /* pages; for 4096: what is not in huge pools, HOST_BYTES_UNKNOWN where not told */
-    guint64 free;       /* pages; = total where the origin does not tell (free_known FALSE) */
+    guint64 free;       /* pages; = total where the origin does not tell (free_known FALSE). For 4096 on a live node:
+                         * free or reclaimable page cache */
     gboolean free_known;
 } HostPages;
 
@@ -33,7 +34,8 @@ typedef struct {
     hwloc_bitmap_t pus;        /* usable PUs (allowed, online) local to it; empty for a memory-only node */
     GArray *pages;             /* of HostPages */
     char *kind;                /* hwloc's subtype: "MCDRAM", "GPUMemory", or NULL */
-    gboolean general_purpose;  /* FALSE for memory that a guest should not be given unasked (GPU memory) */
+    gboolean general_purpose;  /* FALSE for memory that a guest should not be given unasked: of a GPU, high-bandwidth memory
+                                * beside ordinary memory, persistent memory, and nodes without local CPUs */
 } HostNode;
 
 typedef struct {
@@ -57,13 +59,17 @@ typedef struct {
     HostOrigin origin;
     char *description;         /* "this node", the file, the synthetic string */
     hwloc_topology_t topology; /* loaded, with I/O objects where the origin has them */
-    hwloc_bitmap_t usable_pus; /* allowed and online: nothing else is ever placed on */
+    hwloc_bitmap_t usable_pus; /* allowed, online and local to a node of `nodes`: nothing else is ever placed on. The
+                                * topology also shows PUs that are not allowed, so go by this, not by what it lists */
     hwloc_bitmap_t isolated;   /* isolcpus and nohz_full of the kernel: guests go there first; may be empty */
-    GPtrArray *nodes;          /* of HostNode, by os_index */
+    GPtrArray *nodes;          /* of HostNode, by os_index: those whose memory may be used */
     GPtrArray *devices;        /* of HostDevice, by address */
-    unsigned smt;              /* largest number of PUs in a core */
+    unsigned smt;              /* largest number of usable PUs in a core */
     char *cpu_model;           /* "Intel(R) Xeon(R) ..." or NULL */
     char *cpu_vendor;          /* "GenuineIntel", "AuthenticAMD" or NULL */
+
+    hwloc_topology_t *topology_box; /* private: owns `topology`, shared by refreshed snapshots */
+    GArray *places;                 /* private: by PU, behind host_home_node(), host_core_of(), host_l3_of() */
 } Host;
 
 /* A snapshot of this node. HOST on failure. */
@@ -72,8 +78,9 @@ Host *host_new_live(GError **error);
 /* As host_new_live(), but sharing the topology of `earlier` (a live host): pools and devices are read anew. */
 Host *host_refresh(Host *earlier, GError **error);
 
-/* From text of the command line: "synthetic:..." or the path of a captured file or hwloc XML export. INVALID saying what
- * is wrong with it; NOT_FOUND. */
+/* From text of the command line: "synthetic:..." (hwloc's syntax, where GB is 10^9 bytes and GiB 2^30; memory that it does
+ * not name is unknown) or the path of a captured file or hwloc XML export, at most 64 MiB. INVALID saying what is wrong
+ * with it; NOT_FOUND; HOST where it cannot be read. */
 Host *host_new_from(const char *where, GError **error);
 
 /* Writes one self-contained file that host_new_from() reads back to an equal host: hwloc XML whose root carries what
@@ -88,6 +95,14 @@ const HostNode *host_find_node(const Host *host, unsigned node);
 const HostDevice *host_find_device(const Host *host, const char *address);
 /* The row for a page size, or NULL where the node has no such pool. */
 const HostPages *host_node_pages(const HostNode *node, guint64 page_bytes);
+
+/* The node whose memory a usable PU should use: of those it is local to, general-purpose ones first, then the one with
+ * the fewest PUs (nodes may nest), then the lowest number. NULL for a PU that is not usable. A usable PU has exactly one. */
+const HostNode *host_home_node(const Host *host, unsigned pu);
+/* The core of a PU, or the PU itself where the topology tells no cores; NULL for a PU that is not usable. */
+hwloc_obj_t host_core_of(const Host *host, unsigned pu);
+/* The level-3 cache of a PU, or NULL where there is none. */
+hwloc_obj_t host_l3_of(const Host *host, unsigned pu);
 
 /* "0-3,8" from a bitmap, and back (INVALID). Caller frees. */
 char *host_format_list(hwloc_const_bitmap_t bitmap);

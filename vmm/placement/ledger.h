@@ -55,6 +55,8 @@ hwloc_bitmap_t ledger_taken_pus(const Ledger *ledger);
  * free less the promises not yet settled. HOST_BYTES_UNKNOWN where the host does not tell; 0 where there is no such pool.
  * For 4096: total memory outside the pools less a reserve for the node itself (1/16, at least 256 MiB). */
 guint64 ledger_free_bytes(const Ledger *ledger, const Host *host, unsigned node, guint64 page_bytes);
+/* The same on an empty ledger and with all pages of the pools free: what could ever be promised there. */
+guint64 ledger_total_bytes(const Host *host, unsigned node, guint64 page_bytes);
 /* The entry which holds the PU or device, or NULL. */
 const LedgerEntry *ledger_pu_owner(const Ledger *ledger, unsigned pu);
 const LedgerEntry *ledger_device_owner(const Ledger *ledger, const char *address);

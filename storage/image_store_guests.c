@@ -1,0 +1,130 @@
+/* What one guest owns: its folder and its overlay. */
+#include "image_store_private.h"
+
+#include "hvm_error.h"
+#include "process.h"
+#include "tree.h"
+#include "undo.h"
+#include "units.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { QEMU_IMG_TIMEOUT_MS = 60000 };
+
+/* Canonical form: 36 characters, in lower case. */
+static gboolean check_uuid(const char *uuid, GError **error)
+{
+    gboolean good = g_uuid_string_is_valid(uuid);
+
+    for (const char *c = uuid; good && *c; c++)
+        good = !g_ascii_isupper(*c);
+    if (!good) {
+        g_autofree char *shown = hvm_escape(uuid, (gssize)MIN(strlen(uuid), 40));
+
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "bad UUID '%s': wanted 8-4-4-4-12 hexadecimal digits in lower case",
+                    shown);
+    }
+    return good;
+}
+
+char *image_store_guest_folder(ImageStore *store, const char *uuid, GError **error)
+{
+    return check_uuid(uuid, error) ? g_build_filename(store->guests_path, uuid, NULL) : NULL;
+}
+
+typedef struct {
+    ImageStore *store; /* outlives the stack */
+    char *uuid;
+} GuestUndo;
+
+static void guest_undo_free(gpointer pointer)
+{
+    GuestUndo *step = pointer;
+
+    g_free(step->uuid);
+    g_free(step);
+}
+
+static gboolean undo_guest(gpointer pointer, GError **error)
+{
+    GuestUndo *step = pointer;
+
+    return image_store_destroy_guest(step->store, step->uuid, error);
+}
+
+/* A clause of qemu-img's own and no errno comes back, so that a full disk is read from its text. */
+static gboolean make_overlay(ImageStore *store, const Image *image, const char *path, guint64 disk_bytes, GError **error)
+{
+    g_autofree char *size = g_strdup_printf("%" G_GUINT64_FORMAT, disk_bytes);
+    static const char *const environment[] = {"LC_ALL=C", NULL};
+    const ProcessOptions options = {.environment = environment, .timeout_ms = QEMU_IMG_TIMEOUT_MS};
+    const char *argv[] = {"qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", image->root_path, "-o",
+                          "extended_l2=on,cluster_size=128k,lazy_refcounts=off", path, size, NULL};
+    g_autoptr(GError) local = NULL;
+
+    if (process_run(argv, &options, HVM_ERROR_STORAGE, NULL, &local))
+        return TRUE;
+    if (strstr(local->message, g_strerror(ENOSPC)) || strstr(local->message, "No space left on device"))
+        return image_store_fail(store, ENOSPC, error, "make %s", path);
+    g_propagate_prefixed_error(error, g_steal_pointer(&local), "cannot make %s: ", path);
+    return FALSE;
+}
+
+gboolean image_store_create_guest(ImageStore *store, const char *uuid, const Image *image, guint64 disk_bytes,
+                                  GError **error)
+{
+    g_autofree char *folder = image_store_guest_folder(store, uuid, error);
+    g_autofree char *overlay = NULL;
+    g_autoptr(Undo) undo = undo_new();
+    GuestUndo *step = NULL;
+
+    if (!folder)
+        return FALSE;
+    if (disk_bytes < image->root_bytes) {
+        g_autofree char *wanted = size_format_rounded(disk_bytes);
+        g_autofree char *found = size_format_rounded(image->root_bytes);
+
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "disk of %s is smaller than the image of template %s (%s)", wanted,
+                    image->template_name, found);
+        return FALSE;
+    }
+    if (mkdir(folder, 0711) < 0) {
+        if (errno != EEXIST)
+            return image_store_fail(store, errno, error, "make the folder %s", folder);
+        g_set_error(error, HVM_ERROR, HVM_ERROR_EXISTS, "the folder %s of the guest is there already", folder);
+        return FALSE;
+    }
+    step = g_new0(GuestUndo, 1);
+    step->store = store;
+    step->uuid = g_strdup(uuid);
+    undo_push(undo, "guest folder", undo_guest, step, guest_undo_free);
+    overlay = g_build_filename(folder, "root.qcow2", NULL);
+    if (chmod(folder, 0711) < 0)
+        return image_store_fail(store, errno, error, "set the mode of %s", folder);
+    if (!make_overlay(store, image, overlay, disk_bytes, error))
+        return FALSE;
+    if (chmod(overlay, 0600) < 0 || lchown(overlay, store->qemu_uid, store->qemu_gid) < 0)
+        return image_store_fail(store, errno, error, "give %s to QEMU's user %u", overlay, (unsigned)store->qemu_uid);
+    if (!image_store_sync(store, folder, error))
+        return FALSE;
+    undo_commit(undo);
+    return TRUE;
+}
+
+gboolean image_store_destroy_guest(ImageStore *store, const char *uuid, GError **error)
+{
+    g_autofree char *folder = image_store_guest_folder(store, uuid, error);
+    int guests_fd = folder ? image_store_open_folder(store, store->guests_path, error) : -1;
+
+    if (guests_fd < 0)
+        return FALSE;
+
+    gboolean good = tree_remove(guests_fd, uuid, folder, error);
+
+    close(guests_fd);
+    return good;
+}

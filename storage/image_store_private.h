@@ -1,0 +1,35 @@
+/*
+ * image_store_private.h: what the files of the image store share.
+ */
+#pragma once
+
+#include "image_store.h"
+
+#define STAGING_PREFIX ".staging-"
+
+struct ImageStore {
+    char *path;
+    char *images_path;
+    char *guests_path;
+    uid_t qemu_uid;
+    gid_t qemu_gid;
+};
+
+/* Sets STORAGE: "image store PATH is full WHAT" for ENOSPC and EDQUOT, else "cannot WHAT: strerror". `what` is
+ * a clause with a verb: "write /var/lib/hvm/...". FALSE always. */
+gboolean image_store_fail(const ImageStore *store, int number, GError **error, const char *format, ...) G_GNUC_PRINTF(4, 5);
+
+/* Opens a folder of the store for the *at() calls; -1 and `error`. The caller closes. */
+int image_store_open_folder(const ImageStore *store, const char *path, GError **error);
+
+/* Takes the store's lock, waiting for it; -1 and `error`. Released by close(). */
+int image_store_lock(const ImageStore *store, GError **error);
+
+/* fsync(2) of a file or a folder. */
+gboolean image_store_sync(const ImageStore *store, const char *path, GError **error);
+
+/* Whether `revision` has the form of image_store.h. */
+gboolean image_revision_check(const char *revision, GError **error);
+
+/* Order of two revisions: by time, then by number. */
+int image_revision_compare(const char *a, const char *b);

@@ -1,0 +1,201 @@
+#!/bin/bash
+# What bad input gets: one sentence, an exit status from the table, nothing half made.
+# needs: image
+. "$HVM_TEST_SOURCE/tests/daemon/lib.sh"
+use_image copy
+libvirt_start
+write_conf
+hvmd_start
+
+long=$(printf 'a%.0s' $(seq 300))
+template() { printf '%s\n' "${@:2}" >"$work/templates/$1.conf"; }
+template misspelt "[template]" "inherits=debian12" "[cpu]" "cuont=2"
+template badgroup "[template]" "inherits=debian12" "[cpus]" "count=2"
+template doubled "[template]" "inherits=debian12" "[cpu]" "count=2" "count=3"
+template regrouped "[cpu]" "count=2" "[memory]" "size=1G" "[cpu]" "smt=any"
+template loop-a "[template]" "inherits=loop-b"
+template loop-b "[template]" "inherits=loop-a"
+template orphan "[template]" "inherits=no-such-parent"
+template badvalue "[template]" "inherits=debian12" "[memory]" "size=lots"
+template noimage "[template]" "inherits=debian12"
+printf 'no key file at all\n' >"$work/templates/noise.conf"
+printf '[cpu]\ncount=\xff\xfe\n' >"$work/templates/binary.conf"
+head -c 2000000 /dev/zero | tr '\0' '#' >"$work/templates/huge.conf"
+memory=$(awk '/^MemTotal/ { print int($2 / 1024) * 4 }' /proc/meminfo)
+
+# Rows: STATUS | PATTERN | what follows `hvm`. Words are split as the shell would.
+while IFS='|' read -r status pattern words; do
+    [ -n "$status" ] || continue
+    eval "set -- $words"
+    refuses "hvm$words" $status "$pattern" timeout 60 hvm "$@"
+done <<END
+2|unknown|frobnicate
+2|option|create g --no-such-option
+2|NAME|create
+2|template|create g
+2|template name|create g --template ../../etc/passwd
+3|no-such-template|create g --template no-such-template
+3|debain12.*debian12|create g --template debain12
+2|guest name|create ../x --template debian12
+2|guest name|create $long --template debian12
+2|guest name|create 'a;reboot' --template debian12
+2|guest name|create 'a\$(id)' --template debian12
+2|guest name|create 'a b' --template debian12
+2|guest name|create \$'a\\nb' --template debian12
+2|guest name|create '' --template debian12
+2|guest name|create -- -x --template debian12
+2|guest name|create A --template debian12
+2|guest name|create x/y --template debian12
+7|4000|create g --template debian12 --cpus 4000
+2|0|create g --template debian12 --cpus 0
+2|-1|create g --template debian12 --cpus=-1
+2|two|create g --template debian12 --cpus two
+2|99999999999999999999|create g --template debian12 --cpus 99999999999999999999
+7|${memory}M|[0-9]+ [MGT]iB|create g --template debian12 --memory ${memory}M
+2|1K|create g --template debian12 --memory 1K
+2|lots|create g --template debian12 --memory lots
+2|3M|create g --template debian12 --pages 3M
+7|1G|create g --template debian12 --memory 1G --pages 1G
+2|multiple|create g --template debian12 --memory 1500M --pages 1G
+2|smaller than the image|create g --template debian12 --disk 64M
+2|xen|create g --template debian12 --accel xen
+2|twice|create g --template debian12 --cpus 1 --cpus 2
+2|misspelt.conf.*cuont.*count|create g --template misspelt
+2|badgroup.conf.*cpus|create g --template badgroup
+2|doubled.conf.*count|create g --template doubled
+2|regrouped.conf.*cpu|create g --template regrouped
+2|loop-a.*loop-b|create g --template loop-a
+2|no-such-parent|create g --template orphan
+2|badvalue.conf.*size.*lots|create g --template badvalue
+2|noise.conf|create g --template noise
+2|binary.conf|create g --template binary
+2|huge.conf|create g --template huge
+3|build one|create g --template noimage
+3|no guest 'g'|show g
+3|no guest 'g'|start g
+3|no guest 'g'|stop g
+3|no guest 'g'|destroy g
+3|no guest 'g'|logs g
+125|no guest 'g'|exec g -- true
+3|no-such-template|template show no-such-template
+3|no-such-template|template build no-such-template
+3|no-such-template|template remove no-such-template
+2|revision|template remove debian12 ../../guests
+END
+is "nothing came to be" "$(hvm list --json | json '[g["name"] for g in x["guests"]]')" ""
+no_leaks "nothing is half made"
+
+# States.
+create g >/dev/null || bail "no guest"
+refuses "a taken name" 4 "taken" create g
+refuses "exec in a guest that is off" 125 "guest 'g'" hvm exec g -- true
+out=$(hvm stop g 2>&1)
+is "stop of a guest that is off is done already" $? 0
+refuses "an image under a guest is not removed" 6 "guest 'g'" hvm template remove debian12
+
+# More than is free: the second does not fit beside the first.
+create h --memory 512M >/dev/null
+create both --cpus $cores >/dev/null
+t "one guest takes a core" hvm start h --no-wait
+refuses "a guest for all cores does not fit beside it" 7 "guest 'both'.*cores" hvm start both
+is "and is off" "$(state_of both)" off
+hvm destroy h both >/dev/null
+
+# Images that are damaged.
+image=$(echo "$store"/images/debian12/*/)
+size=$(stat -c %s "$image/root.raw")
+truncate -s 1M "$image/root.raw"
+refuses "a truncated image: start" 11 "root.raw.*wanted.*found" hvm start g
+refuses "a truncated image: create" 11 "root.raw" create g2
+truncate -s "$size" "$image/root.raw"
+mv "$image/vmlinuz" "$image/gone"
+refuses "a missing kernel" 11 "vmlinuz" hvm start g
+mv "$image/gone" "$image/vmlinuz"
+mv "$store/guests/$(uuid_of g)/root.qcow2" "$work/"
+refuses "a missing disk" 11 "root.qcow2" hvm start g
+mv "$work/root.qcow2" "$store/guests/$(uuid_of g)/"
+is "the guest is off after all that" "$(state_of g)" off
+
+# A silent agent: the guest boots into nothing that answers.
+create mute >/dev/null
+hvm destroy mute >/dev/null
+hvm create mute --template debian12 --cpus 1 --memory 512M --boot-timeout 15 >/dev/null
+vsh dumpxml --inactive mute >"$work/mute.xml"
+refuses "an agent that does not answer in time, with the console's last line" 13 "mute.*(last line|console)" \
+    env HVM_TEST=1 hvm start mute
+hvm destroy mute >/dev/null
+
+# A full disk.
+mkdir "$work/small" && mount -t tmpfs -o size=64M tmpfs "$work/small"
+hvmd_stop
+sed -i "s|^path=.*|path=$work/small|" $conf
+hvmd_start
+store_before=$store
+store=$work/small
+mkdir -p "$store/images" && mount --bind "$store_before/images" "$store/images"
+dd if=/dev/zero of="$store/fill" bs=1M >/dev/null 2>&1
+refuses "a full disk at create" 11 "(No space|full)" create full
+rm -f "$store/fill"
+is "nothing is left of it" "$(ls "$store/guests")" ""
+umount "$store/images"
+hvmd_stop
+store=$store_before
+write_conf
+hvmd_start
+
+# No libvirt, no hvmd, no permission.
+libvirt_kill
+wait_for 20 sh -c '! hvm start g 2>&1 | grep -q already'
+refuses "no libvirt" 9 "libvirt" hvm start g
+is "what is known is still told" "$(hvm list --json | json '[g["name"] for g in x["guests"]]')" g
+libvirtd -d
+t "libvirt is back" wait_for 60 hvm start g --no-wait
+hvm stop --hard g >/dev/null
+chmod 700 /run/hvm
+refuses "no permission to reach hvmd" 5 "/run/hvm/hvmd.sock" as eve hvm list
+chmod 755 /run/hvm
+hvm destroy g >/dev/null
+no_leaks "nothing is left"
+hvmd_stop
+refuses "no hvmd" 8 "/run/hvm/hvmd.sock" hvm list
+refuses "no hvmd, exec" 125 "/run/hvm/hvmd.sock" hvm exec g -- true
+
+# Configurations that hvmd refuses: it says why and does not start.
+bad_conf() {
+    local what=$1 pattern=$2
+
+    shift 2
+    printf '%s\n' "$@" >"$work/bad.conf"
+    refuses "hvmd.conf: $what" 2 "$pattern" timeout 20 "$build/hvmd" --config "$work/bad.conf"
+}
+bad_conf "an unknown key" "bad.conf.*storage.*pth" "[storage]" "pth=/x"
+bad_conf "a relative path" "bad.conf.*path.*relative" "[storage]" "path=relative"
+bad_conf "a doubled key" "bad.conf.*path" "[storage]" "path=/x" "path=/y"
+bad_conf "a CPU list that is none" "housekeeping.*one-two" "[cpu]" "housekeeping=one-two"
+bad_conf "a pool that is none" "nat-pool|address" "[network]" "nat-pool=300.1.2.3/8"
+refuses "hvmd.conf: missing" 3 "/no/such.conf" timeout 20 "$build/hvmd" --config /no/such.conf
+
+# Malformed messages: hvmd closes or refuses, and lives.
+hvmd_start
+exec 5<>/dev/null
+for bytes in '\0AUTH EXTERNAL 30\r\nBEGIN\r\nl\1\0\1\xff\xff\xff\xff' '\0AUTH ANONYMOUS\r\n' 'garbage\r\n\r\n' '\0' ''; do
+    t "hvmd lives after '$bytes'" python3 -c '
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(2)
+s.connect("/run/hvm/hvmd.sock")
+s.sendall(sys.argv[1].encode().decode("unicode_escape").encode("latin-1"))
+try:
+    while s.recv(4096): pass
+except OSError:
+    pass' "$bytes"
+    hvmd_running && hvmd_answers >/dev/null || fail "hvmd is gone"
+done
+raw() { gdbus call --address unix:path=/run/hvm/hvmd.sock --object-path /io/hvm1 --method "io.hvm1.$1" "$2" 2>&1; }
+like "a missing key" "$(raw Show '@a{sv} {}')" 'Error\.Invalid.*name'
+like "an unknown key" "$(raw Show "{'name': <'g'>, 'nmae': <'g'>}")" 'Error\.Invalid.*nmae'
+like "a wrong type" "$(raw Show "{'name': <7>}")" 'Error\.Invalid.*name'
+like "a key twice" "$(raw Show "{'name': <'g'>, 'name': <'h'>}")" 'Error\.Invalid|duplicate|twice'
+like "a job that is none" "$(raw WaitJob "{'job': <uint32 77>}")" 'Error\.NotFound'
+t "hvmd lives" hvmd_answers
+done_testing

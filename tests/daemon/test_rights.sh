@@ -1,0 +1,95 @@
+#!/bin/bash
+# Every method of io.hvm1, called by those who may not: through hvm, and by raw D-Bus calls.
+# needs: image
+. "$HVM_TEST_SOURCE/tests/daemon/lib.sh"
+begin
+contract=$source/vmm/client/io.hvm1.xml
+
+# raw USER METHOD REQUEST: the reply, or the D-Bus name of the error.
+raw() {
+    as "$1" gdbus call --address unix:path=/run/hvm/hvmd.sock --object-path /io/hvm1 --method "io.hvm1.$2" "$3" 2>&1
+}
+
+# Lines "METHOD RIGHT" of the contract.
+methods() {
+    python3 -c '
+import sys, xml.etree.ElementTree as tree
+for method in tree.parse(sys.argv[1]).iter("method"):
+    print(method.get("name"), [a.get("value") for a in method.iter("annotation") if a.get("name") == "io.hvm1.Right"][0])' "$contract"
+}
+
+t "alice, in the group hvm, creates a guest" as alice hvm create hers --template debian12 --cpus 1 --memory 512M
+is "it is alice's" "$(field hers owner)" 61001
+is "alice sees it" "$(as alice hvm list --json | json '[g["name"] for g in x["guests"]]')" hers
+is "bob does not" "$(as bob hvm list --json | json '[g["name"] for g in x["guests"]]')" ""
+refuses "bob learns of the name alone" 4 "name is taken" as bob hvm create hers --template debian12
+refuses "eve, not in the group, may not create" 5 "group" as eve hvm create mine --template debian12
+refuses "alice may not build" 5 "root" as alice hvm template build debian12
+refuses "alice may not remove an image" 5 "root" as alice hvm template remove debian12
+
+for command in "show hers" "start hers" "stop hers" "destroy hers" "logs hers"; do
+    refuses "to bob there is no guest: $command" 3 "no guest 'hers'" as bob hvm $command
+done
+refuses "to bob there is no guest: exec" 125 "no guest 'hers'" as bob hvm exec hers -- true
+is "what bob is told does not depend on whether the guest is there" "$(as bob hvm show hers 2>&1 | sed s/hers/NAME/g)" \
+    "$(as bob hvm show other 2>&1 | sed s/other/NAME/g)"
+
+# Raw calls: each method with the request of its right, as a stranger (bob for an owner's, alice for root's, eve for the group's).
+while read -r method right; do
+    case $method in
+    Exec) request="{'name': <'hers'>, 'argv': <[b'true']>, 'directory-required': <false>, 'pty': <false>, 'rows': <uint16 0>, 'columns': <uint16 0>}" ;;
+    Create) request="{'name': <'evil'>, 'template': <'debian12'>}" ;;
+    *Template) request="{'template': <'debian12'>}" ;;
+    ExecWait) request="{'exec': <uint32 1>}" ;;
+    ExecControl) request="{'exec': <uint32 1>, 'signal': <9>}" ;;
+    *Job) request="{'job': <uint32 1>}" ;;
+    Hello | Doctor | Host | List*) request="@a{sv} {}" ;;
+    *) request="{'name': <'hers'>}" ;;
+    esac
+    case $right in
+    root)
+        for user in alice bob eve; do
+            like "$method: $user is denied" "$(raw $user "$method" "$request")" 'io\.hvm1\.Error\.Denied'
+        done
+        ;;
+    group) like "$method: eve is denied" "$(raw eve "$method" "$request")" 'io\.hvm1\.Error\.Denied' ;;
+    owner)
+        for user in bob eve; do
+            like "$method: to $user there is no such guest" "$(raw $user "$method" "$request")" 'io\.hvm1\.Error\.NotFound'
+        done
+        ;;
+    anyone)
+        reply=$(raw eve "$method" "$request")
+        like "$method: tells eve nothing of alice's guest" "$([[ $reply == *hers* ]] && echo "$reply" || echo nothing)" '^nothing$'
+        ;;
+    *) fail "$method: unknown right $right" ;;
+    esac
+done < <(methods)
+
+# A job or a command belongs to its connection: every call above came from a connection of its own.
+like "another connection's job does not exist" "$(raw alice WaitJob "{'job': <uint32 1>}")" 'io\.hvm1\.Error\.NotFound'
+like "another connection's command does not exist" "$(raw alice ExecWait "{'exec': <uint32 1>}")" 'io\.hvm1\.Error\.NotFound'
+like "there are no properties to read past the rights" \
+    "$(as eve gdbus call --address unix:path=/run/hvm/hvmd.sock --object-path /io/hvm1 --method org.freedesktop.DBus.Properties.GetAll io.hvm1 2>&1)" \
+    "\(@a\{sv\} \{\},\)|Error"
+is "alice's guest is unharmed" "$(as alice hvm show hers --json | json 'x["state"]')" off
+is "no guest came to be" "$(hvm list --json | json '[g["name"] for g in x["guests"]]')" hers
+
+t "alice starts hers" as alice hvm start hers --no-wait
+is "bob sees that CPUs are taken, not by whom" "$(as bob hvm host --json | json '[(p["owner"], p["guest"]) for p in x["promises"]]')" \
+    "('another user', '')"
+t "root sees and ends it" hvm stop --hard hers
+t "alice destroys it" as alice hvm destroy hers
+
+# Limits of one user.
+hvmd_stop
+write_conf "[limits]" "guests=1" "cpus=1" "memory=600M"
+hvmd_start
+t "alice's first guest is within her limits" as alice hvm create one --template debian12 --cpus 1 --memory 512M
+refuses "her second is not" 5 "limit" as alice hvm create two --template debian12 --cpus 1 --memory 512M
+t "the limit is each user's own" as bob hvm create his --template debian12 --cpus 2 --memory 512M
+refuses "more vCPUs than bob may run" 5 "limit" as bob hvm start his --no-wait
+t "root has no limits" hvm create more --template debian12
+for name in one his more; do hvm destroy $name; done
+no_leaks "nothing is left"
+done_testing

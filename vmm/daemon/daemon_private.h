@@ -1,0 +1,115 @@
+/*
+ * daemon_private.h: what the files of vmm/daemon share.
+ *
+ *   main.c      options, signals, the loop
+ *   listener.c  the socket: accept, authenticate, who is calling
+ *   service.c   the interface io.hvm1: authorise, check the request, dispatch, answer
+ *   methods.c   what each method does
+ *   jobs.c      long work with progress
+ *   execs.c     commands in guests, on behalf of a connection
+ *
+ * Threads: all state here belongs to the main thread. Methods of kind WORKER and JOB run in a thread of their own, see
+ * their Call only, and are finished in the main thread.
+ */
+#pragma once
+
+#include "caller.h"
+#include "config.h"
+
+#include <gio/gio.h>
+#include <gio/gunixfdlist.h>
+
+typedef struct Daemon Daemon;
+typedef struct Client Client;
+typedef struct Job Job;
+typedef struct Exec Exec;
+typedef struct Call Call;
+
+struct Daemon {
+    DaemonConfig *config;
+    Guests *guests;
+    GMainLoop *loop;
+    GSocketService *service;
+    GHashTable *clients; /* set of Client */
+    char *guid;
+    int lock_fd;
+    unsigned pending;    /* connections that have not authenticated yet */
+    gint workers;        /* atomic: calls in threads */
+};
+
+struct Client {
+    gatomicrefcount references;
+    Daemon *daemon;
+    GDBusConnection *connection; /* NULL once closed */
+    Caller *caller;
+    GHashTable *jobs;            /* id -> Job */
+    GHashTable *execs;           /* id -> Exec */
+    guint32 last_id;
+    unsigned outstanding;        /* calls whose answer has not left yet */
+    GMutex lock;                 /* the two below: jobs add to them */
+    GPtrArray *ephemeral;        /* names of the guests that end with this connection */
+    gboolean closed;
+};
+
+typedef enum { METHOD_MAIN, METHOD_WORKER, METHOD_JOB } MethodKind;
+
+typedef struct {
+    const char *name;
+    const char *request; /* "name:s wait?:b": keys, `?` optional, and their types */
+    MethodKind kind;
+    /* Returns the reply (floating a{sv}), or NULL with error; METHOD_MAIN may return NULL without one when it has kept
+     * call->invocation and will answer later. */
+    GVariant *(*func)(Call *call, GError **error);
+} Method;
+
+struct Call {
+    Client *client;
+    const Method *method;
+    GVariant *request;
+    GDBusMethodInvocation *invocation; /* NULL once answered */
+    GUnixFDList *fds;                  /* of the reply, or NULL */
+    Exec *exec;                        /* made by Exec, handed to the client in the main thread */
+    Job *job;                          /* of a METHOD_JOB */
+    GVariant *reply;
+    GError *error;
+};
+
+/* Ended by a row with name NULL. */
+extern const Method methods[];
+
+gboolean listener_start(Daemon *daemon, GError **error);
+void listener_stop(Daemon *daemon);
+
+Client *client_ref(Client *client);
+void client_unref(Client *client);
+/* Closes the connection and ends what depends on it. */
+void client_close(Client *client);
+/* Ties an ephemeral guest to the connection. FALSE where that is closed already. Any thread. */
+gboolean client_own_guest(Client *client, const char *name);
+
+/* Exports io.hvm1 on a connection that is authenticated. */
+gboolean service_export(Client *client, GError **error);
+/* Answers and forgets the invocation; takes the reply (floating) or the error. Main thread. */
+void service_answer(Client *client, GDBusMethodInvocation *invocation, GVariant *reply, GUnixFDList *fds, const GError *error);
+
+/* Typed reads of a checked request. Strings are valid as long as the request. */
+const char *request_string(GVariant *request, const char *key);
+gboolean request_bool(GVariant *request, const char *key, gboolean fallback);
+guint32 request_uint(GVariant *request, const char *key, guint32 fallback);
+
+/* Starts a job for a call, in a thread; returns {job: u} (floating). */
+GVariant *job_start(Call *call, GError **error);
+/* Progress of the job that runs in this thread; at most five a second go out. */
+void job_progress(Job *job, const char *text, double fraction);
+GCancellable *job_cancellable(Job *job);
+GVariant *job_wait(Call *call, GError **error);
+GVariant *job_cancel(Call *call, GError **error);
+/* The connection is gone: bound jobs are cancelled, the others go on to their end. */
+void jobs_abandon(Client *client);
+
+GVariant *exec_start(Call *call, GError **error);
+/* In the main thread, after exec_start(): hands it to the client, or ends it where the client is gone. */
+guint32 exec_register(Client *client, Exec *exec);
+GVariant *exec_wait(Call *call, GError **error);
+GVariant *exec_control(Call *call, GError **error);
+void exec_free(gpointer exec);

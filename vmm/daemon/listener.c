@@ -1,0 +1,328 @@
+/*
+ * listener.c: the socket of hvmd.
+ *
+ * One hvmd for a socket: a lock file beside it is flock()ed first, then a stale socket is removed. A connection has 5 s to
+ * authenticate, and only so many may be waiting, of one user and in all, so that a flood of silent ones starves nobody.
+ * Under systemd the listening socket is taken over (sd_listen_fds(3): LISTEN_PID, LISTEN_FDS).
+ */
+#include "daemon_private.h"
+
+#include "hvm_error.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <gio/gunixsocketaddress.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { PENDING_MAX = 64, CLIENTS_PER_USER_MAX = 64, AUTHENTICATE_TIMEOUT_S = 5, LISTEN_FD = 3 };
+
+Client *client_ref(Client *client)
+{
+    g_atomic_ref_count_inc(&client->references);
+    return client;
+}
+
+void client_unref(Client *client)
+{
+    if (!g_atomic_ref_count_dec(&client->references))
+        return;
+    g_clear_object(&client->connection);
+    caller_free(client->caller);
+    g_hash_table_unref(client->jobs);
+    g_hash_table_unref(client->execs);
+    g_ptr_array_unref(client->ephemeral);
+    g_mutex_clear(&client->lock);
+    g_free(client);
+}
+
+gboolean client_own_guest(Client *client, const char *name)
+{
+    g_mutex_lock(&client->lock);
+    gboolean closed = client->closed;
+
+    if (!closed)
+        g_ptr_array_add(client->ephemeral, g_strdup(name));
+    g_mutex_unlock(&client->lock);
+    return !closed;
+}
+
+/* Destroys the guests that belonged to a connection. */
+static gpointer end_guests(gpointer data)
+{
+    Client *client = data;
+    Daemon *daemon = client->daemon;
+
+    for (guint i = 0; i < client->ephemeral->len; i++) {
+        g_autoptr(GError) error = NULL;
+
+        if (!guests_destroy(daemon->guests, client->caller, client->ephemeral->pdata[i], &error) &&
+            !g_error_matches(error, HVM_ERROR, HVM_ERROR_NOT_FOUND))
+            g_warning("%s", error->message);
+    }
+    client_unref(client);
+    g_atomic_int_add(&daemon->workers, -1);
+    g_main_context_wakeup(NULL);
+    return NULL;
+}
+
+void client_close(Client *client)
+{
+    g_autoptr(GDBusConnection) connection = g_steal_pointer(&client->connection);
+
+    if (!connection)
+        return;
+    client_ref(client);
+    g_signal_handlers_disconnect_by_data(connection, client);
+    g_dbus_connection_close(connection, NULL, NULL, NULL);
+    jobs_abandon(client);
+    g_hash_table_remove_all(client->execs);
+    g_mutex_lock(&client->lock);
+    client->closed = TRUE;
+    g_mutex_unlock(&client->lock);
+    if (client->ephemeral->len) {
+        g_atomic_int_inc(&client->daemon->workers);
+        g_thread_unref(g_thread_new("hvm-end", end_guests, client_ref(client)));
+    }
+    g_hash_table_remove(client->daemon->clients, client);
+    client_unref(client);
+}
+
+static void on_closed(GDBusConnection *connection G_GNUC_UNUSED, gboolean vanished G_GNUC_UNUSED, GError *error G_GNUC_UNUSED,
+                      gpointer client)
+{
+    client_close(client);
+}
+
+/* One connection on its way to be a client. */
+typedef struct {
+    Daemon *daemon;
+    GIOStream *stream;
+    GCancellable *cancellable;
+    guint timeout;
+    Caller *caller;
+} Entry;
+
+static void entry_free(Entry *entry)
+{
+    if (entry->timeout)
+        g_source_remove(entry->timeout);
+    entry->daemon->pending--;
+    g_object_unref(entry->stream);
+    g_object_unref(entry->cancellable);
+    caller_free(entry->caller);
+    g_free(entry);
+}
+
+static gboolean on_timeout(gpointer data)
+{
+    Entry *entry = data;
+
+    entry->timeout = 0;
+    g_cancellable_cancel(entry->cancellable);
+    return G_SOURCE_REMOVE;
+}
+
+static unsigned count_clients(Daemon *daemon, uid_t uid)
+{
+    GHashTableIter iter;
+    Client *client = NULL;
+    unsigned count = 0;
+
+    g_hash_table_iter_init(&iter, daemon->clients);
+    while (g_hash_table_iter_next(&iter, (gpointer *)&client, NULL))
+        count += client->caller->uid == uid;
+    return count;
+}
+
+static void on_authenticated(GObject *source G_GNUC_UNUSED, GAsyncResult *result, gpointer data)
+{
+    Entry *entry = data;
+    Daemon *daemon = entry->daemon;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GDBusConnection) connection = g_dbus_connection_new_finish(result, &error);
+
+    if (!connection) {
+        g_debug("a connection failed to authenticate: %s", error->message);
+        g_io_stream_close(entry->stream, NULL, NULL);
+        entry_free(entry);
+        return;
+    }
+    Client *client = g_new0(Client, 1);
+
+    g_atomic_ref_count_init(&client->references);
+    client->daemon = daemon;
+    client->connection = g_object_ref(connection);
+    client->caller = g_steal_pointer(&entry->caller);
+    client->jobs = g_hash_table_new(NULL, NULL);
+    g_mutex_init(&client->lock);
+    client->ephemeral = g_ptr_array_new_with_free_func(g_free);
+    client->execs = g_hash_table_new_full(NULL, NULL, NULL, exec_free);
+    g_hash_table_add(daemon->clients, client);
+    g_signal_connect(connection, "closed", G_CALLBACK(on_closed), client);
+    if (!service_export(client, &error)) {
+        g_warning("%s", error->message);
+        client_close(client);
+    } else {
+        g_dbus_connection_start_message_processing(connection);
+    }
+    entry_free(entry);
+}
+
+static gboolean allow_mechanism(GDBusAuthObserver *observer G_GNUC_UNUSED, const char *mechanism, gpointer data G_GNUC_UNUSED)
+{
+    return g_strcmp0(mechanism, "EXTERNAL") == 0;
+}
+
+static gboolean authorize_peer(GDBusAuthObserver *observer G_GNUC_UNUSED, GIOStream *stream G_GNUC_UNUSED,
+                               GCredentials *credentials, gpointer data)
+{
+    const Entry *entry = data;
+
+    return credentials && g_credentials_get_unix_user(credentials, NULL) == entry->caller->uid;
+}
+
+/* The user database may block: it is asked in a worker. */
+static void look_up_caller(GTask *task, gpointer source G_GNUC_UNUSED, gpointer data, GCancellable *cancellable G_GNUC_UNUSED)
+{
+    Entry *entry = data;
+    GSocket *socket = g_socket_connection_get_socket(G_SOCKET_CONNECTION(entry->stream));
+    GError *error = NULL;
+
+    entry->caller = caller_new(g_socket_get_fd(socket), &error);
+    if (entry->caller)
+        g_task_return_boolean(task, TRUE);
+    else
+        g_task_return_error(task, error);
+}
+
+static void on_caller(GObject *source G_GNUC_UNUSED, GAsyncResult *result, gpointer data)
+{
+    Entry *entry = data;
+    g_autoptr(GDBusAuthObserver) observer = NULL;
+
+    if (!g_task_propagate_boolean(G_TASK(result), NULL) ||
+        count_clients(entry->daemon, entry->caller->uid) >= CLIENTS_PER_USER_MAX) {
+        g_io_stream_close(entry->stream, NULL, NULL);
+        entry_free(entry);
+        return;
+    }
+    observer = g_dbus_auth_observer_new();
+    g_signal_connect(observer, "allow-mechanism", G_CALLBACK(allow_mechanism), NULL);
+    g_signal_connect(observer, "authorize-authenticated-peer", G_CALLBACK(authorize_peer), entry);
+    g_dbus_connection_new(entry->stream, entry->daemon->guid,
+                          G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_SERVER | G_DBUS_CONNECTION_FLAGS_DELAY_MESSAGE_PROCESSING,
+                          observer, entry->cancellable, on_authenticated, entry);
+}
+
+static gboolean on_incoming(GSocketService *service G_GNUC_UNUSED, GSocketConnection *connection,
+                            GObject *source G_GNUC_UNUSED, gpointer data)
+{
+    Daemon *daemon = data;
+
+    if (daemon->pending >= PENDING_MAX) {
+        g_io_stream_close(G_IO_STREAM(connection), NULL, NULL);
+        return TRUE;
+    }
+    Entry *entry = g_new0(Entry, 1);
+    g_autoptr(GTask) task = NULL;
+
+    daemon->pending++;
+    entry->daemon = daemon;
+    entry->stream = G_IO_STREAM(g_object_ref(connection));
+    entry->cancellable = g_cancellable_new();
+    entry->timeout = g_timeout_add_seconds(AUTHENTICATE_TIMEOUT_S, on_timeout, entry);
+    task = g_task_new(NULL, NULL, on_caller, entry);
+    g_task_set_task_data(task, entry, NULL);
+    g_task_run_in_thread(task, look_up_caller);
+    return TRUE;
+}
+
+/* The socket that systemd listens on for us, or NULL. */
+static GSocket *take_over_socket(GError **error)
+{
+    const char *pid = g_getenv("LISTEN_PID");
+    const char *count = g_getenv("LISTEN_FDS");
+
+    if (!pid || !count || g_ascii_strtoull(pid, NULL, 10) != (guint64)getpid() || g_ascii_strtoull(count, NULL, 10) != 1)
+        return NULL;
+    g_unsetenv("LISTEN_PID");
+    g_unsetenv("LISTEN_FDS");
+    fcntl(LISTEN_FD, F_SETFD, FD_CLOEXEC);
+    return g_socket_new_from_fd(LISTEN_FD, error);
+}
+
+static GSocket *make_socket(Daemon *daemon, GError **error)
+{
+    const char *path = daemon->config->socket_path;
+    g_autofree char *lock_path = g_strconcat(path, ".lock", NULL);
+    g_autofree char *folder = g_path_get_dirname(path);
+    g_autoptr(GSocketAddress) address = g_unix_socket_address_new(path);
+    g_autoptr(GSocket) socket = NULL;
+
+    g_mkdir_with_parents(folder, 0755);
+    daemon->lock_fd = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (daemon->lock_fd < 0 || flock(daemon->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno == EWOULDBLOCK)
+            g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "another hvmd serves %s", path);
+        else
+            g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "cannot lock %s: %s", lock_path, g_strerror(errno));
+        return NULL;
+    }
+    if (unlink(path) < 0 && errno != ENOENT) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "cannot remove stale %s: %s", path, g_strerror(errno));
+        return NULL;
+    }
+    mode_t mask = umask(0111); /* anyone may connect; who may call what is decided for each method */
+
+    socket = g_socket_new(G_SOCKET_FAMILY_UNIX, G_SOCKET_TYPE_STREAM, G_SOCKET_PROTOCOL_DEFAULT, error);
+    gboolean good = socket && g_socket_bind(socket, address, TRUE, error) && g_socket_listen(socket, error);
+
+    umask(mask);
+    return good ? g_steal_pointer(&socket) : NULL;
+}
+
+gboolean listener_start(Daemon *daemon, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    g_autoptr(GSocket) socket = take_over_socket(&local);
+
+    if (local) {
+        g_propagate_prefixed_error(error, g_steal_pointer(&local), "socket from systemd: ");
+        return FALSE;
+    }
+    if (!socket && !(socket = make_socket(daemon, error)))
+        return FALSE;
+    daemon->guid = g_dbus_generate_guid();
+    daemon->service = g_socket_service_new();
+    if (!g_socket_listener_add_socket(G_SOCKET_LISTENER(daemon->service), socket, NULL, error))
+        return FALSE;
+    g_signal_connect(daemon->service, "incoming", G_CALLBACK(on_incoming), daemon);
+    g_socket_service_start(daemon->service);
+    return TRUE;
+}
+
+void listener_stop(Daemon *daemon)
+{
+    GHashTableIter iter;
+    Client *client = NULL;
+
+    if (daemon->service) {
+        g_socket_service_stop(daemon->service);
+        g_socket_listener_close(G_SOCKET_LISTENER(daemon->service));
+        g_clear_object(&daemon->service);
+    }
+    if (daemon->lock_fd >= 0) {
+        unlink(daemon->config->socket_path);
+        close(daemon->lock_fd);
+        daemon->lock_fd = -1;
+    }
+    for (;;) {
+        g_hash_table_iter_init(&iter, daemon->clients);
+        if (!g_hash_table_iter_next(&iter, (gpointer *)&client, NULL))
+            break;
+        client_close(client);
+    }
+}

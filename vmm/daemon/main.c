@@ -1,0 +1,102 @@
+/*
+ * hvmd: the daemon. Options, signals, the main loop; see daemon_private.h for the rest.
+ */
+#include "daemon_private.h"
+
+#include "hvm_error.h"
+#include "virt.h"
+
+#include <glib-unix.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static gboolean quit(gpointer data)
+{
+    g_main_loop_quit(((Daemon *)data)->loop);
+    return G_SOURCE_CONTINUE;
+}
+
+static int fail(const GError *error)
+{
+    fprintf(stderr, "hvmd: %s\n", error->message);
+    return hvm_error_exit_status(error);
+}
+
+/* The agent that builds put into images: HVM_AGENT, beside this program in a build tree, or installed. */
+static char *find_agent(void)
+{
+    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
+    g_autofree char *folder = self ? g_path_get_dirname(self) : NULL;
+    g_autofree char *beside = folder ? g_build_filename(folder, "vmm", "agent", "hvm-agent", NULL) : NULL;
+    const char *wanted = g_getenv("HVM_AGENT");
+
+    if (wanted)
+        return g_strdup(wanted);
+    return g_strdup(beside && g_file_test(beside, G_FILE_TEST_IS_EXECUTABLE) ? beside : HVM_LIBEXEC_DIR "/hvm-agent");
+}
+
+static int serve(Daemon *daemon, GError **error)
+{
+    guint term = g_unix_signal_add(SIGTERM, quit, daemon);
+    guint interrupt = g_unix_signal_add(SIGINT, quit, daemon);
+
+    if (listener_start(daemon, error) && (daemon->guests = guests_new(&daemon->config->guests, error))) {
+        g_message("hvmd %s serves %s", HVM_VERSION, daemon->config->socket_path);
+        g_main_loop_run(daemon->loop);
+    }
+    listener_stop(daemon);
+    /* Calls and jobs that are under way end; what they changed is whole then. */
+    while (g_atomic_int_get(&daemon->workers) > 0)
+        g_main_context_iteration(NULL, TRUE);
+    g_clear_pointer(&daemon->guests, guests_free);
+    g_source_remove(term);
+    g_source_remove(interrupt);
+    return error && *error ? hvm_error_exit_status(*error) : EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+    g_autofree char *config_path = NULL;
+    gboolean version = FALSE;
+    const GOptionEntry options[] = {
+        {"config", 'c', 0, G_OPTION_ARG_FILENAME, &config_path, "configuration file (default " CONFIG_DEFAULT_PATH ")", "FILE"},
+        {"version", 0, 0, G_OPTION_ARG_NONE, &version, "print the version and exit", NULL},
+        {0},
+    };
+    g_autoptr(GOptionContext) context = g_option_context_new("- manage virtual machines of an HPC node");
+    g_autoptr(GError) error = NULL;
+    Daemon daemon = {.lock_fd = -1};
+
+    g_option_context_add_main_entries(context, options, NULL);
+    if (!g_option_context_parse(context, &argc, &argv, &error))
+        return fail(error);
+    if (version) {
+        printf("hvmd %s\n", HVM_VERSION);
+        return EXIT_SUCCESS;
+    }
+    (void)HVM_ERROR;
+    signal(SIGPIPE, SIG_IGN);
+    if (geteuid() != 0) {
+        fprintf(stderr, "hvmd: wanted to run as root, found uid %u\n", geteuid());
+        return hvm_error_status(HVM_ERROR_DENIED);
+    }
+    if (!(daemon.config = config_load(config_path, &error)))
+        return fail(error);
+    daemon.config->agent_path = find_agent();
+    daemon.clients = g_hash_table_new_full(NULL, NULL, (GDestroyNotify)client_unref, NULL);
+    daemon.loop = g_main_loop_new(NULL, FALSE);
+    virt_register_event_loop();
+
+    int status = serve(&daemon, &error);
+
+    if (error)
+        fprintf(stderr, "hvmd: %s\n", error->message);
+    g_main_loop_unref(daemon.loop);
+    g_hash_table_unref(daemon.clients);
+    g_free(daemon.guid);
+    config_free(daemon.config);
+    return status;
+}

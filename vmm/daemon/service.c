@@ -1,0 +1,270 @@
+/*
+ * service.c: the interface io.hvm1 on one connection: authorise, check the request, dispatch, answer.
+ */
+#include "daemon_private.h"
+
+#include "hvm_error.h"
+#include "io_hvm1.h"
+
+#include <string.h>
+
+/* A client with more unanswered or unread calls than this is not reading: it is dropped before its queue grows. */
+enum { OUTSTANDING_MAX = 64, WORKERS_MAX = 256 };
+
+const char *request_string(GVariant *request, const char *key)
+{
+    const char *value = NULL;
+
+    g_variant_lookup(request, key, "&s", &value);
+    return value;
+}
+
+gboolean request_bool(GVariant *request, const char *key, gboolean fallback)
+{
+    gboolean value = fallback;
+
+    g_variant_lookup(request, key, "b", &value);
+    return value;
+}
+
+guint32 request_uint(GVariant *request, const char *key, guint32 fallback)
+{
+    guint32 value = fallback;
+
+    g_variant_lookup(request, key, "u", &value);
+    return value;
+}
+
+static gboolean refuse(GError **error, const char *method, const char *format, ...) G_GNUC_PRINTF(3, 4);
+static gboolean refuse(GError **error, const char *method, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    g_autofree char *text = g_strdup_vprintf(format, arguments);
+    va_end(arguments);
+    g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "%s: %s", method, text);
+    return FALSE;
+}
+
+/* Holds a request against "name:s wait?:b": no other keys, the right types, all that is not optional. */
+static gboolean check_request(const Method *method, GVariant *request, GError **error)
+{
+    g_auto(GStrv) words = g_strsplit(method->request, " ", -1);
+    gsize known = 0;
+
+    for (char **word = words; *word && **word; word++) {
+        char *type = strchr(*word, ':');
+        gboolean optional = type[-1] == '?';
+        g_autofree char *key = g_strndup(*word, (gsize)(type - *word) - (optional ? 1 : 0));
+        g_autoptr(GVariant) value = g_variant_lookup_value(request, key, NULL);
+
+        if (value && strcmp(g_variant_get_type_string(value), type + 1) != 0)
+            return refuse(error, method->name, "key %s: wanted type %s, found %s", key, type + 1, g_variant_get_type_string(value));
+        if (!value && !optional)
+            return refuse(error, method->name, "wanted key %s, found none", key);
+        known += value ? 1 : 0;
+    }
+    if (known == g_variant_n_children(request))
+        return TRUE;
+
+    for (gsize i = 0; i < g_variant_n_children(request); i++) {
+        const char *key = NULL;
+
+        g_variant_get_child(request, i, "{&sv}", &key, NULL);
+
+        gboolean found = FALSE;
+
+        for (char **word = words; *word && !found; word++)
+            found = strncmp(*word, key, strlen(key)) == 0 && ((*word)[strlen(key)] == ':' || (*word)[strlen(key)] == '?');
+        if (!found) {
+            g_autofree char *shown = hvm_escape(key, (gssize)MIN(strlen(key), 60));
+
+            return refuse(error, method->name, "unknown key '%s'", shown);
+        }
+    }
+    return refuse(error, method->name, "a key stands twice");
+}
+
+/*
+ * The one function that decides who may call what, from the annotation beside the method. A guest that is not the caller's
+ * does not exist for them.
+ */
+static gboolean authorize(const Client *client, const GDBusMethodInfo *info, GVariant *request, GError **error)
+{
+    const char *right = g_dbus_annotation_info_lookup(info->annotations, "io.hvm1.Right");
+    const Caller *caller = client->caller;
+    const char *name = NULL;
+
+    if (g_strcmp0(right, "anyone") == 0)
+        return TRUE;
+    if (g_strcmp0(right, "owner") == 0) {
+        name = request_string(request, "name");
+        if (caller->uid == 0 || !name || guests_visible(client->daemon->guests, name, caller->uid))
+            return TRUE; /* without a name the check of the request refuses it */
+        g_autofree char *shown = hvm_escape(name, (gssize)MIN(strlen(name), 64));
+
+        g_set_error(error, HVM_ERROR, HVM_ERROR_NOT_FOUND, "there is no guest '%s'", shown);
+        return FALSE;
+    }
+    if (caller->uid == 0 || (g_strcmp0(right, "group") == 0 && caller_in_group(caller, client->daemon->config->group)))
+        return TRUE;
+    if (g_strcmp0(right, "group") == 0)
+        g_set_error(error, HVM_ERROR, HVM_ERROR_DENIED, "%s: wanted root or a member of group '%s', found user %s", info->name,
+                    client->daemon->config->group, caller->user_name ? caller->user_name : "unknown");
+    else
+        g_set_error(error, HVM_ERROR, HVM_ERROR_DENIED, "%s: wanted root, found user %s", info->name,
+                    caller->user_name ? caller->user_name : "unknown");
+    return FALSE;
+}
+
+static void on_flushed(GObject *source, GAsyncResult *result, gpointer data)
+{
+    Client *client = data;
+
+    g_dbus_connection_flush_finish(G_DBUS_CONNECTION(source), result, NULL);
+    client->outstanding--;
+    client_unref(client);
+}
+
+void service_answer(Client *client, GDBusMethodInvocation *invocation, GVariant *reply, GUnixFDList *fds, const GError *error)
+{
+    if (error)
+        g_dbus_method_invocation_return_gerror(invocation, error);
+    else
+        g_dbus_method_invocation_return_value_with_unix_fd_list(invocation, g_variant_new("(@a{sv})", reply), fds);
+    if (client->connection)
+        g_dbus_connection_flush(client->connection, NULL, on_flushed, client_ref(client));
+    else
+        client->outstanding--;
+}
+
+/* Something that is not ours reaches the client as a defect of ours, with its words. */
+static void normalize_error(GError **error)
+{
+    if (!*error || (*error)->domain == HVM_ERROR)
+        return;
+
+    int code = g_error_matches(*error, G_IO_ERROR, G_IO_ERROR_CANCELLED) ? HVM_ERROR_TIMEOUT : HVM_ERROR_INTERNAL;
+    GError *ours = g_error_new_literal(HVM_ERROR, code, code == HVM_ERROR_TIMEOUT ? "it was cancelled" : (*error)->message);
+
+    g_clear_error(error);
+    *error = ours;
+}
+
+static void call_free(Call *call)
+{
+    g_clear_pointer(&call->request, g_variant_unref);
+    g_clear_object(&call->fds);
+    g_clear_pointer(&call->reply, g_variant_unref);
+    g_clear_error(&call->error);
+    client_unref(call->client);
+    g_free(call);
+}
+
+/* In the main thread: a worker has ended. */
+static gboolean finish_call(gpointer data)
+{
+    Call *call = data;
+    Client *client = call->client;
+
+    g_atomic_int_add(&client->daemon->workers, -1);
+    if (call->exec) {
+        guint32 id = exec_register(client, g_steal_pointer(&call->exec));
+        GVariantDict dict;
+
+        g_variant_dict_init(&dict, call->reply);
+        g_variant_dict_insert(&dict, "exec", "u", id);
+        g_variant_unref(call->reply);
+        call->reply = g_variant_ref_sink(g_variant_dict_end(&dict));
+    }
+    service_answer(client, g_steal_pointer(&call->invocation), call->reply, call->fds, call->error);
+    call_free(call);
+    return G_SOURCE_REMOVE;
+}
+
+static gpointer call_thread(gpointer data)
+{
+    Call *call = data;
+
+    call->reply = call->method->func(call, &call->error);
+    if (call->reply)
+        g_variant_ref_sink(call->reply);
+    normalize_error(&call->error);
+    g_main_context_invoke(NULL, finish_call, call);
+    return NULL;
+}
+
+static void dispatch(Call *call)
+{
+    Client *client = call->client;
+    g_autoptr(GThread) thread = NULL;
+
+    if (call->method->kind == METHOD_WORKER) {
+        if (g_atomic_int_get(&client->daemon->workers) >= WORKERS_MAX) {
+            g_set_error(&call->error, HVM_ERROR, HVM_ERROR_BUSY, "hvmd is busy with %d calls: try again", WORKERS_MAX);
+        } else {
+            g_atomic_int_inc(&client->daemon->workers);
+            thread = g_thread_new("hvm-call", call_thread, call);
+            return;
+        }
+    } else {
+        call->reply = call->method->kind == METHOD_JOB ? job_start(call, &call->error) : call->method->func(call, &call->error);
+        if (call->reply)
+            g_variant_ref_sink(call->reply);
+        normalize_error(&call->error);
+    }
+    if (call->reply || call->error)
+        service_answer(client, g_steal_pointer(&call->invocation), call->reply, NULL, call->error);
+    call_free(call);
+}
+
+static const Method *find_method(const char *name)
+{
+    for (const Method *method = methods; method->name; method++)
+        if (strcmp(method->name, name) == 0)
+            return method;
+    return NULL;
+}
+
+static void on_method(GDBusConnection *connection G_GNUC_UNUSED, const char *sender G_GNUC_UNUSED, const char *path G_GNUC_UNUSED,
+                      const char *interface G_GNUC_UNUSED, const char *name, GVariant *parameters,
+                      GDBusMethodInvocation *invocation, gpointer data)
+{
+    Client *client = data;
+    const Method *method = find_method(name);
+    const GDBusMethodInfo *info = g_dbus_method_invocation_get_method_info(invocation);
+    g_autoptr(GVariant) request = g_variant_get_child_value(parameters, 0);
+    g_autoptr(GError) error = NULL;
+
+    client->outstanding++;
+    if (client->outstanding > OUTSTANDING_MAX) {
+        g_message("user %u does not read its answers: connection closed", client->caller->uid);
+        g_object_unref(invocation);
+        client->outstanding--;
+        client_close(client);
+        return;
+    }
+    if (!authorize(client, info, request, &error) || !check_request(method, request, &error)) {
+        service_answer(client, invocation, NULL, NULL, error);
+        return;
+    }
+    Call *call = g_new0(Call, 1);
+
+    call->client = client_ref(client);
+    call->method = method;
+    call->request = g_variant_ref(request);
+    call->invocation = invocation;
+    dispatch(call);
+}
+
+gboolean service_export(Client *client, GError **error)
+{
+    static const GDBusInterfaceVTable vtable = {.method_call = on_method};
+
+    /* The table and the contract must tell of the same methods. */
+    for (GDBusMethodInfo **info = io_hvm1_interface.methods; *info; info++)
+        g_assert(find_method((*info)->name) && g_dbus_annotation_info_lookup((*info)->annotations, "io.hvm1.Right"));
+    return g_dbus_connection_register_object(client->connection, "/io/hvm1", (GDBusInterfaceInfo *)&io_hvm1_interface,
+                                             &vtable, client_ref(client), (GDestroyNotify)client_unref, error) != 0;
+}

@@ -1,0 +1,156 @@
+/*
+ * create.c: a guest comes to be: a name, a disk, a definition. It stands on an image and runs nowhere yet: create
+ * refuses only what could never fit this node; cores and pages are found at start.
+ *
+ * Killed between the steps, recovery finds: a folder without a domain, and clears it; or a whole guest.
+ */
+#include "guests_private.h"
+
+#include "hvm_error.h"
+#include "step.h"
+#include "template.h"
+#include "units.h"
+
+typedef struct {
+    Guests *guests;
+    Guest *guest;
+} Pair;
+
+void guest_forget(Guests *guests, Guest *guest)
+{
+    g_mutex_lock(&guests->lock);
+    guest->gone = TRUE;
+    g_hash_table_remove(guests->table, guest->real->spec->name);
+    g_cond_broadcast(&guests->changed);
+    g_mutex_unlock(&guests->lock);
+}
+
+void guest_publish(Guests *guests, Guest *guest)
+{
+    g_mutex_lock(&guests->lock);
+    guest->creating = FALSE;
+    guest->operation = NULL;
+    g_cond_broadcast(&guests->changed);
+    g_mutex_unlock(&guests->lock);
+}
+
+static gboolean undo_name(gpointer data, GError **error G_GNUC_UNUSED)
+{
+    Pair *pair = data;
+
+    guest_forget(pair->guests, pair->guest);
+    return TRUE;
+}
+
+static gboolean undo_disk(gpointer data, GError **error)
+{
+    Pair *pair = data;
+
+    return image_store_destroy_guest(pair->guests->store, pair->guest->real->uuid, error);
+}
+
+static gboolean undo_define(gpointer data, GError **error)
+{
+    Pair *pair = data;
+
+    return pair->guests->runtime->undefine(pair->guests->runtime, pair->guest->real, error);
+}
+
+Guest *guest_prepare(Guests *guests, const Caller *caller, const char *name, const char *template_name,
+                      const Settings *request, Image **ret_image, GError **error)
+{
+    g_auto(GStrv) folders = template_folders();
+    g_autoptr(Template) template = template_load((const char *const *)folders, template_name, error);
+    g_autoptr(Image) image = template ? image_store_find(guests->store, template_name, NULL, error) : NULL;
+    g_autoptr(Host) host = guests_snapshot(guests, error);
+    g_autoptr(Spec) spec = image && host ? spec_new(name, template_name, template->settings, image->settings, request, error) : NULL;
+
+    if (!spec || !placement_could_fit(host, spec, &caller->allowed, &guests->policy, error))
+        return NULL;
+
+    g_autoptr(RuntimeGuest) real = g_new0(RuntimeGuest, 1);
+
+    real->uuid = g_uuid_string_random();
+    real->spec = g_steal_pointer(&spec);
+    real->owner_uid = caller->uid;
+    real->owner_gid = caller->gid;
+    real->store = g_strdup(guests->config->store_path);
+    real->revision = g_strdup(image->revision);
+    real->image_path = g_strdup(image->root_path);
+    real->kernel_path = g_strdup(image->kernel_path);
+    real->initrd_path = g_strdup(image->initrd_path);
+    if (!guests_fill_paths(guests, real, error))
+        return NULL;
+    *ret_image = g_steal_pointer(&image);
+    return guest_new(g_steal_pointer(&real));
+}
+
+gboolean guest_take_name(Guests *guests, const Caller *caller, Guest *guest, GError **error)
+{
+    const char *name = guest->real->spec->name;
+    gboolean good = FALSE;
+
+    guest->creating = TRUE;
+    guest->operation = "create";
+    g_mutex_lock(&guests->lock);
+    if (g_hash_table_contains(guests->table, name))
+        g_set_error(error, HVM_ERROR, HVM_ERROR_EXISTS, "guest '%s': the name is taken on this node", name);
+    else if ((good = limits_check_create(guests, caller, error)))
+        g_hash_table_insert(guests->table, g_strdup(name), guest_ref(guest));
+    else
+        g_prefix_error(error, "guest '%s': ", name);
+    g_mutex_unlock(&guests->lock);
+    return good;
+}
+
+/* A domain of that name which is not ours. */
+static gboolean check_foreign(Guests *guests, const char *name, GError **error)
+{
+    g_autoptr(virConnect) connect = virt_get(guests->virt, error);
+    g_autoptr(virDomain) domain = connect ? virDomainLookupByName(connect, name) : NULL;
+
+    if (domain)
+        g_set_error(error, HVM_ERROR, HVM_ERROR_EXISTS, "libvirt has a domain of that name that hvm did not make");
+    return connect && !domain;
+}
+
+gboolean guests_create(Guests *guests, const Caller *caller, const char *name, const char *template_name,
+                       const Settings *request, GuestsProgressFunc progress, gpointer data, GError **error)
+{
+    g_autoptr(Image) image = NULL;
+    g_autoptr(Undo) undo = NULL;
+
+    if (!name_check(name, "guest name", error) || !name_check(template_name, "template name", error))
+        return FALSE;
+
+    g_autoptr(Guest) guest = guest_prepare(guests, caller, name, template_name, request, &image, error);
+    Pair pair = {guests, guest};
+
+    undo = undo_new();
+    if (!guest || !guest_take_name(guests, caller, guest, error))
+        return FALSE;
+    undo_push(undo, "name", undo_name, &pair, NULL);
+
+    gboolean good = check_foreign(guests, name, error) && step_reached("create.name", error);
+
+    if (good) {
+        progress("making its disk", data);
+        good = image_store_create_guest(guests->store, guest->real->uuid, image, guest->real->spec->disk_bytes, error);
+    }
+    if (good) {
+        undo_push(undo, "disk", undo_disk, &pair, NULL);
+        good = step_reached("create.disk", error) && guests->runtime->define(guests->runtime, guest->real, error);
+    }
+    if (good) {
+        undo_push(undo, "domain", undo_define, &pair, NULL);
+        good = step_reached("create.define", error);
+    }
+    if (!good) {
+        guest_prefix_error(error, name);
+        undo_roll_back(undo);
+        return FALSE;
+    }
+    undo_commit(undo);
+    guest_publish(guests, guest);
+    return TRUE;
+}

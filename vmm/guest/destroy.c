@@ -1,0 +1,85 @@
+/*
+ * destroy.c: a guest goes, with its disk, its address and its name; nothing else ever.
+ *
+ * Order: the domain is undefined before the disk is removed, so that a kill between the two leaves a folder without
+ * a domain, which recovery clears; never a domain without its disk.
+ */
+#include "guests_private.h"
+
+#include "hvm_error.h"
+#include "step.h"
+
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <unistd.h>
+
+void guests_remove_socket_folder(const char *folder)
+{
+    static const char *const names[] = {"agent.sock", "console.sock"};
+
+    for (gsize i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autofree char *path = g_build_filename(folder, names[i], NULL);
+
+        unlink(path);
+    }
+    if (rmdir(folder) < 0 && errno != ENOENT)
+        g_debug("cannot remove %s: %s", folder, g_strerror(errno));
+}
+
+/* Whether the owner has another guest. */
+static gboolean owner_has_more(Guests *guests, const Guest *leaving)
+{
+    GHashTableIter iter;
+    Guest *guest = NULL;
+    gboolean more = FALSE;
+
+    g_mutex_lock(&guests->lock);
+    g_hash_table_iter_init(&iter, guests->table);
+    while (!more && g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
+        more = guest != leaving && guest->real->owner_uid == leaving->real->owner_uid;
+    g_mutex_unlock(&guests->lock);
+    return more;
+}
+
+static gboolean leave_network(Guests *guests, const Guest *guest, GError **error)
+{
+    const RuntimeGuest *real = guest->real;
+    g_autoptr(virConnect) connect = virt_get(guests->virt, error);
+
+    return connect && nat_detach(guests->nat, connect, real->owner_uid, real->spec->name, real->mac, error) &&
+           (owner_has_more(guests, guest) || nat_release(guests->nat, connect, real->owner_uid, error));
+}
+
+gboolean guest_take_away(Guests *guests, Guest *guest, GError **error)
+{
+    Runtime *runtime = guests->runtime;
+    RuntimeGuest *real = guest->real;
+
+    if (!runtime->kill(runtime, real, error) || !step_reached("destroy.kill", error))
+        return FALSE;
+    guest_set_state(guests, guest, GUEST_OFF);
+    if (!leave_network(guests, guest, error) || !step_reached("destroy.network", error) ||
+        !runtime->undefine(runtime, real, error) || !step_reached("destroy.undefine", error) ||
+        !image_store_destroy_guest(guests->store, real->uuid, error) || !step_reached("destroy.disk", error))
+        return FALSE;
+    guests_remove_socket_folder(real->socket_folder);
+    return TRUE;
+}
+
+gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, GError **error)
+{
+    Guest *guest = guest_begin(guests, caller, name, "destroy", error);
+
+    if (!guest)
+        return FALSE;
+
+    gboolean good = guest_take_away(guests, guest, error);
+
+    if (good) {
+        guest_forget(guests, guest);
+    } else {
+        guest_prefix_error(error, name);
+    }
+    guest_end(guests, guest);
+    return good;
+}

@@ -1,0 +1,125 @@
+/*
+ * guests.h: the life of the guests of this node.
+ *
+ * Input: requests of callers who have been authenticated. Output: guests that are created, started, stopped, destroyed;
+ * what is known of them. One Guests holds the table of guests (a cache of what libvirt keeps), the ledger of
+ * promises, the image store and the networks. It is the same after hvmd was killed and started again:
+ * all state lies with libvirt and in the store, and guests_recover() reads it back.
+ *
+ * Each pipeline is a file: create.c, start.c, run.c, stop.c, destroy.c, recover.c, exec.c.
+ *
+ * Threads: everything may be called from any thread but the main loop's, because it blocks on libvirt; exceptions are
+ * named. Locks: one mutex over table and ledger, never held over a libvirt call or a wait; and for each guest an
+ * "operation", so that two callers cannot change one guest at once: the second waits up to 30 s, then gets BUSY.
+ * Errors: one sentence that begins with "guest 'NAME': ". To a caller who is neither root nor the owner, a guest
+ * does not exist (NOT_FOUND).
+ */
+#pragma once
+
+#include "channel.h"
+#include "doctor.h"
+#include "image_store.h"
+#include "runtime.h"
+#include "settings.h"
+
+#include <gio/gio.h>
+#include <sys/types.h>
+
+typedef struct Guests Guests;
+
+/* Who asks. */
+typedef struct {
+    uid_t uid;
+    gid_t gid;
+    guint32 *groups;      /* supplementary, n_groups of them */
+    unsigned n_groups;
+    char *user_name;      /* NULL where the node does not know the uid */
+    char *group_name;
+    char *home;
+    Allowed allowed;      /* the cpuset of the calling process; NULL bitmaps: no bound */
+} Caller;
+
+typedef struct {
+    char *libvirt_uri;
+    char *store_path;
+    char *runtime_folder;       /* "/run/hvm": sockets */
+    char *nat_pool;
+    uid_t qemu_uid;
+    gid_t qemu_gid;
+    hwloc_bitmap_t housekeeping; /* PUs kept for the node, or empty */
+    unsigned limit_guests;      /* per user other than root; 0: no limit */
+    unsigned limit_cpus;        /* of running guests */
+    guint64 limit_memory_bytes; /* of running guests */
+    guint64 limit_pages_bytes;  /* of running guests, in huge pages */
+} GuestsConfig;
+
+/* Opens the store, reads the topology, probes KVM, begins to connect to libvirt. `config` must outlive it. In the main thread,
+ * before its loop runs. Recovery follows by itself, in a worker, each time libvirt answers. */
+Guests *guests_new(const GuestsConfig *config, GError **error);
+
+/* Stops threads and closes; guests run on. In the main thread. */
+void guests_free(Guests *guests);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Guests, guests_free)
+
+/* Whether libvirt is connected and recovery is done. Any thread, does not block. */
+gboolean guests_ready(Guests *guests);
+/* Waits up to `timeout_ms` for that. LIBVIRT where it does not come. */
+gboolean guests_wait_ready(Guests *guests, unsigned timeout_ms, GError **error);
+
+/* Whether a guest of that name is the caller's to see. Any thread, does not block. */
+gboolean guests_visible(Guests *guests, const char *name, uid_t uid);
+
+/* Progress of a long call: one line. In the calling thread. */
+typedef void (*GuestsProgressFunc)(const char *text, gpointer data);
+
+gboolean guests_create(Guests *guests, const Caller *caller, const char *name, const char *template_name,
+                       const Settings *request, GuestsProgressFunc progress, gpointer data, GError **error);
+
+/* Creates and starts an ephemeral guest, named run-XXXXXXXX, and waits for its agent. It dies with hvmd (libvirt's AUTODESTROY);
+ * the caller destroys it with guests_destroy(). Cancelling ends the wait for its agent. ret_name: caller frees. On failure nothing is left. */
+gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *template_name, const Settings *request,
+                              GCancellable *cancellable, char **ret_name, GuestsProgressFunc progress, gpointer data,
+                              GError **error);
+
+/* Solves, reserves, starts. Where `wait`, returns when the agent answers (TIMEOUT or AGENT otherwise, quoting the console's last
+ * line; the guest then runs on for a look at it). */
+gboolean guests_start(Guests *guests, const Caller *caller, const char *name, gboolean wait, GuestsProgressFunc progress,
+                      gpointer data, GError **error);
+
+/* Asks the agent, then ACPI, then ends it when `timeout_s` ran out (0: at once). *ret_how: "agent", "acpi", "hard", "off". */
+gboolean guests_stop(Guests *guests, const Caller *caller, const char *name, unsigned timeout_s, const char **ret_how,
+                     GuestsProgressFunc progress, gpointer data, GError **error);
+
+/* Ends it, forgets it, removes its disk. */
+gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, GError **error);
+
+/* a{sv} each, as io.hvm1.xml says for List and Show. guests_list() does not block: any thread. Floating. */
+GVariant *guests_list(Guests *guests, const Caller *caller);
+GVariant *guests_show(Guests *guests, const Caller *caller, const char *name, GError **error);
+
+/* The end of the console's log: at most `lines` lines (0: all) of at most 1 MiB. Caller frees. */
+GBytes *guests_logs(Guests *guests, const Caller *caller, const char *name, unsigned lines, GError **error);
+
+/* A command running in a guest. */
+typedef struct GuestExec GuestExec;
+
+/* Starts a command; see channel.h. `on_end` comes in a thread of the channel's. */
+GuestExec *guests_exec(Guests *guests, const Caller *caller, const char *name, const ChannelCommand *command,
+                       ChannelStreams *ret_streams, ChannelEndFunc on_end, gpointer data, GError **error);
+gboolean guest_exec_signal(GuestExec *exec, int signal_number, GError **error);
+gboolean guest_exec_resize(GuestExec *exec, guint16 rows, guint16 columns, GError **error);
+/* Ends the command if it still runs, and forgets it. Not in a callback of the channel's. */
+void guest_exec_free(GuestExec *exec);
+
+/* What the node has and what is promised: the reply of the method Host. Floating. */
+GVariant *guests_host(Guests *guests, const Caller *caller, GError **error);
+
+/* doctor_check_host() and what hvmd knows beside it: libvirt, QEMU, sVirt, the image store. Caller unrefs. */
+GPtrArray *guests_doctor(Guests *guests);
+
+/* Name of a guest that stands on an image (revision NULL: any of the template), or NULL; for image_store_remove(). */
+char *guests_using_image(const char *template_name, const char *revision, gpointer guests);
+/* How many of the caller's guests (all for root) stand on images of a template. */
+unsigned guests_count_on_template(Guests *guests, const Caller *caller, const char *template_name);
+
+ImageStore *guests_store(Guests *guests);

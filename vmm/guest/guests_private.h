@@ -1,0 +1,121 @@
+/*
+ * guests_private.h: what the files of vmm/guest share. See guests.h for the locks.
+ */
+#pragma once
+
+#include "guests.h"
+
+#include "accel.h"
+#include "nat.h"
+#include "undo.h"
+#include "virt.h"
+
+typedef struct {
+    gatomicrefcount references;
+    RuntimeGuest *real;      /* changed only by who holds the operation, under the lock */
+    GuestState state;        /* under the lock */
+    const char *operation;   /* "create", "start", ...: static text; NULL: none. Under the lock */
+    gboolean creating;       /* not to be seen yet */
+    gboolean gone;           /* destroyed: not in the table any more */
+    gboolean reconcile_queued;
+    GCancellable *life;      /* cancelled when the guest stops; a new one at each start. Under the lock */
+    GMutex channel_lock;
+    struct ChannelBox *channel; /* under channel_lock */
+} Guest;
+
+struct Guests {
+    const GuestsConfig *config;
+    ImageStore *store;
+    Virt *virt;
+    Runtime *runtime;
+    Nat *nat;
+    AccelProbe accel;
+    gboolean direct_io;
+    PlacementPolicy policy;
+    GMutex lock;          /* table, ledger, states, host, ready */
+    GCond changed;        /* operation or state of a guest, or ready */
+    GHashTable *table;    /* name -> Guest */
+    Ledger *ledger;
+    Host *host;           /* newest snapshot */
+    gboolean ready;
+    gboolean recovered;   /* half-made things have been cleared once; only guests_recover() touches it */
+    gint workers;         /* atomic: threads under way */
+};
+
+Guest *guest_new(RuntimeGuest *real);
+Guest *guest_ref(Guest *guest);
+void guest_unref(Guest *guest);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Guest, guest_unref)
+
+/* A guest by name that the caller may see. NOT_FOUND. Takes the lock. */
+Guest *guests_find(Guests *guests, const Caller *caller, const char *name, GError **error);
+
+/* As guests_find(), and takes its operation; BUSY after 30 s. guest_end() gives it back (and unrefs). */
+Guest *guest_begin(Guests *guests, const Caller *caller, const char *name, const char *operation, GError **error);
+void guest_end(Guests *guests, Guest *guest);
+
+/* Puts "guest 'NAME': " before the message, unless it begins so. */
+void guest_prefix_error(GError **error, const char *name);
+
+/* The parts of create.c and start.c that run.c has in common with them. */
+
+/* The spec that template and request make, on the newest image: a guest with paths, in no table yet. */
+Guest *guest_prepare(Guests *guests, const Caller *caller, const char *name, const char *template_name,
+                     const Settings *request, Image **ret_image, GError **error);
+/* Takes the name, under the user's limit; the guest is not to be seen until guest_publish(). EXISTS, DENIED. */
+gboolean guest_take_name(Guests *guests, const Caller *caller, Guest *guest, GError **error);
+void guest_publish(Guests *guests, Guest *guest);
+/* Takes it out of the table for good. */
+void guest_forget(Guests *guests, Guest *guest);
+/* From off to running, or back to off. With the operation held. */
+gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, GuestsProgressFunc progress, gpointer data,
+                        GError **error);
+/* Waits for the agent of a guest that has been started; quotes the console's last line where it does not answer. */
+gboolean guest_wait_for_agent(Guests *guests, Guest *guest, GError **error);
+/* Ends the guest, leaves its network, forgets its domain, removes its disk; what is not there is passed over. */
+gboolean guest_take_away(Guests *guests, Guest *guest, GError **error);
+/* Removes the sockets in a guest's folder below /run, and the folder. */
+void guests_remove_socket_folder(const char *folder);
+
+/* Sets the state and wakes who waits; off and crashed also end the guest's life: promise released, channel dropped. */
+void guest_set_state(Guests *guests, Guest *guest, GuestState state);
+
+/* Asks the runtime how the guest is and sets its state. With the operation held. */
+gboolean guest_refresh_state(Guests *guests, Guest *guest, GError **error);
+
+/* Waits until the guest is off or crashed, or the time ran out (FALSE). Operation held or not. */
+gboolean guest_wait_off(Guests *guests, Guest *guest, gint64 deadline_us);
+
+/* Paths derived from the UUID: fills disk_path, log_path, socket_folder, qemu_uid, ... of `real`. */
+gboolean guests_fill_paths(Guests *guests, RuntimeGuest *real, GError **error);
+
+/* Reads the node anew; also becomes guests->host. Caller unrefs. */
+Host *guests_snapshot(Guests *guests, GError **error);
+
+/* Per-user limits: of a further guest; of starting `spec`. With the lock held. DENIED. */
+gboolean limits_check_create(Guests *guests, const Caller *caller, GError **error);
+gboolean limits_check_start(Guests *guests, const Guest *guest, GError **error);
+
+/* The agent's channel, opened where it is not; see exec.c. */
+typedef struct ChannelBox ChannelBox;
+ChannelBox *guest_channel(Guests *guests, Guest *guest, unsigned timeout_ms, GError **error);
+Channel *channel_box_get(ChannelBox *box);
+void channel_box_unref(ChannelBox *box);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(ChannelBox, channel_box_unref)
+void guest_drop_channel(Guest *guest);
+
+/* The last line that is not blank of the console's log, escaped, or NULL. Caller frees. */
+char *guest_last_console_line(const Guest *guest);
+
+/* Reads back what is there (recover.c). In a worker. */
+void guests_recover(Guests *guests);
+/* Runs `func(guests, data)` in a thread of its own, which guests_free() waits for. */
+typedef void (*GuestsWork)(Guests *guests, gpointer data);
+void guests_run(Guests *guests, GuestsWork func, gpointer data);
+
+/* A GuestsProgressFunc that says nothing. */
+void guests_no_progress(const char *text, gpointer data);
+
+/* For VirtListener. */
+void guests_on_state(gboolean connected, gpointer guests);
+void guests_on_lifecycle(const char *uuid, const char *name, int event, int detail, gpointer guests);

@@ -1,0 +1,275 @@
+/*
+ * recover.c: the table and the ledger are read back from what is there.
+ *
+ * Runs in a worker each time libvirt answers (at hvmd's start, and after libvirtd was restarted), and for single guests when
+ * libvirt tells of a change: an event is only a reason to look, because it may be late.
+ */
+#include "guests_private.h"
+
+#include "hvm_error.h"
+#include "step.h"
+
+#include <glib/gstdio.h>
+#include <string.h>
+
+/* Takes one found guest into the table. With the lock held. */
+static void adopt(Guests *guests, RuntimeFound *found)
+{
+    const char *name = found->name;
+    Guest *guest = g_hash_table_lookup(guests->table, name);
+
+    if (!guest && found->guest->ephemeral)
+        return; /* an earlier hvmd's: libvirt is about to end it (AUTODESTROY), and its disk is cleared */
+
+    if (guest && guest->operation)
+        return; /* whoever works on it knows better */
+    if (!guest || strcmp(guest->real->uuid, found->guest->uuid) != 0) {
+        g_autoptr(GError) error = NULL;
+
+        if (!guests_fill_paths(guests, found->guest, &error)) {
+            g_warning("domain '%s' is left alone: %s", name, error->message);
+            return;
+        }
+        guest = guest_new(g_steal_pointer(&found->guest));
+        g_hash_table_replace(guests->table, g_strdup(name), guest);
+    } else if (found->guest->placement) {
+        g_clear_pointer(&guest->real->placement, placement_free);
+        guest->real->placement = g_steal_pointer(&found->guest->placement);
+    }
+    guest->state = found->state;
+    if (found->state == GUEST_OFF || found->state == GUEST_CRASHED) {
+        ledger_release(guests->ledger, guest->real->uuid);
+        g_clear_pointer(&guest->real->placement, placement_free);
+        g_cancellable_cancel(guest->life);
+    }
+}
+
+/* Drops guests whose domain is gone. With the lock held. */
+static void drop_missing(Guests *guests, GPtrArray *all)
+{
+    g_autoptr(GHashTable) there = g_hash_table_new(g_str_hash, g_str_equal);
+    GHashTableIter iter;
+    Guest *guest = NULL;
+    const char *name = NULL;
+
+    for (guint i = 0; i < all->len; i++)
+        g_hash_table_add(there, ((RuntimeFound *)all->pdata[i])->name);
+    g_hash_table_iter_init(&iter, guests->table);
+    while (g_hash_table_iter_next(&iter, (gpointer *)&name, (gpointer *)&guest)) {
+        if (guest->operation || guest->real->ephemeral || g_hash_table_contains(there, name))
+            continue; /* an ephemeral one is forgotten by the connection that it belongs to */
+        ledger_release(guests->ledger, guest->real->uuid);
+        g_cancellable_cancel(guest->life);
+        guest->gone = TRUE;
+        g_hash_table_iter_remove(&iter);
+    }
+}
+
+/* Brings table and ledger up to what the runtime lists. */
+static gboolean read_back(Guests *guests, GError **error)
+{
+    g_autoptr(GPtrArray) all = guests->runtime->list(guests->runtime, guests->config->store_path, error);
+
+    if (!all)
+        return FALSE;
+    g_mutex_lock(&guests->lock);
+    /* Promises of domains that are not ours are made anew; ours are kept while an operation is under way. */
+    for (guint i = guests->ledger->entries->len; i-- > 0;) {
+        LedgerEntry *entry = guests->ledger->entries->pdata[i];
+        g_autofree char *uuid = g_strdup(entry->uuid);
+
+        if (entry->owner_uid == (uid_t)-1)
+            ledger_release(guests->ledger, uuid);
+    }
+    for (guint i = 0; i < all->len; i++) {
+        RuntimeFound *found = all->pdata[i];
+        const LedgerEntry *known = found->promise ? ledger_find(guests->ledger, found->promise->uuid) : NULL;
+
+        if (found->promise && !known)
+            ledger_add(guests->ledger, g_steal_pointer(&found->promise));
+        if (found->guest)
+            adopt(guests, found);
+    }
+    drop_missing(guests, all);
+    g_cond_broadcast(&guests->changed);
+    g_mutex_unlock(&guests->lock);
+    return TRUE;
+}
+
+static gboolean known_uuid(const char *uuid, gpointer data)
+{
+    Guests *guests = data;
+    GHashTableIter iter;
+    Guest *guest = NULL;
+    gboolean known = FALSE;
+
+    g_mutex_lock(&guests->lock);
+    g_hash_table_iter_init(&iter, guests->table);
+    while (!known && g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
+        known = strcmp(guest->real->uuid, uuid) == 0;
+    g_mutex_unlock(&guests->lock);
+    return known;
+}
+
+/* Networks of owners who have no guest any more. */
+static void clear_networks(Guests *guests)
+{
+    g_autoptr(virConnect) connect = virt_get(guests->virt, NULL);
+    g_auto(GStrv) names = connect ? nat_list(guests->nat, connect, NULL) : NULL;
+
+    for (char **name = names; name && *name; name++) {
+        guint64 uid = 0;
+        gboolean used = FALSE;
+        GHashTableIter iter;
+        Guest *guest = NULL;
+
+        if (!g_str_has_prefix(*name, "hvm-nat-") || !g_ascii_string_to_unsigned(*name + 8, 10, 0, G_MAXUINT32, &uid, NULL))
+            continue;
+        g_mutex_lock(&guests->lock);
+        g_hash_table_iter_init(&iter, guests->table);
+        while (!used && g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
+            used = guest->real->owner_uid == (uid_t)uid;
+        g_mutex_unlock(&guests->lock);
+        if (!used)
+            nat_release(guests->nat, connect, (uid_t)uid, NULL);
+    }
+}
+
+/* Folders of sockets that belong to no guest. */
+static void clear_socket_folders(Guests *guests)
+{
+    g_autofree char *path = g_build_filename(guests->config->runtime_folder, "guests", NULL);
+    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+
+    for (const char *uuid; dir && (uuid = g_dir_read_name(dir));) {
+        g_autofree char *folder = g_build_filename(path, uuid, NULL);
+
+        if (!known_uuid(uuid, guests))
+            guests_remove_socket_folder(folder);
+    }
+}
+
+/* Guests with autostart, once after the node has booted: /run does not outlive a boot. */
+static void start_automatic(Guests *guests)
+{
+    g_autofree char *marker = g_build_filename(guests->config->runtime_folder, "autostarted", NULL);
+    g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
+    GHashTableIter iter;
+    Guest *guest = NULL;
+    const Caller root = {0};
+
+    if (g_file_test(marker, G_FILE_TEST_EXISTS) || !g_file_set_contents(marker, "", 0, NULL))
+        return;
+    g_mutex_lock(&guests->lock);
+    g_hash_table_iter_init(&iter, guests->table);
+    while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
+        if (guest->real->spec->autostart && guest->state == GUEST_OFF)
+            g_ptr_array_add(names, g_strdup(guest->real->spec->name));
+    g_mutex_unlock(&guests->lock);
+    g_ptr_array_sort_with_data(names, (GCompareDataFunc)(void *)g_strcmp0, NULL);
+    for (guint i = 0; i < names->len; i++) {
+        g_autoptr(GError) error = NULL;
+
+        if (!guests_start(guests, &root, names->pdata[i], FALSE, guests_no_progress, NULL, &error))
+            g_warning("autostart: %s", error->message);
+    }
+}
+
+void guests_no_progress(const char *text G_GNUC_UNUSED, gpointer data G_GNUC_UNUSED)
+{
+}
+
+void guests_recover(Guests *guests)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!read_back(guests, &error)) {
+        g_warning("cannot read the guests back: %s", error->message);
+        return;
+    }
+    if (!guests->recovered) {
+        if (!image_store_recover(guests->store, known_uuid, guests, &error))
+            g_warning("%s", error->message);
+        clear_networks(guests);
+        clear_socket_folders(guests);
+        guests->recovered = TRUE;
+    }
+    g_mutex_lock(&guests->lock);
+    guests->ready = TRUE;
+    g_cond_broadcast(&guests->changed);
+    g_mutex_unlock(&guests->lock);
+    start_automatic(guests);
+}
+
+static void recover_work(Guests *guests, gpointer data G_GNUC_UNUSED)
+{
+    guests_recover(guests);
+}
+
+void guests_on_state(gboolean connected, gpointer pointer)
+{
+    Guests *guests = pointer;
+
+    if (connected) {
+        g_message("connected to libvirt at %s", guests->config->libvirt_uri);
+        guests_run(guests, recover_work, NULL);
+        return;
+    }
+    g_message("lost the connection to libvirt at %s", guests->config->libvirt_uri);
+    g_mutex_lock(&guests->lock);
+    guests->ready = FALSE;
+    g_mutex_unlock(&guests->lock);
+}
+
+/* Looks how one guest is, after whoever works on it has ended. */
+static void reconcile_work(Guests *guests, gpointer data)
+{
+    g_autofree char *name = data;
+    const Caller root = {0};
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Guest) guest = guests_find(guests, &root, name, NULL);
+
+    if (!guest)
+        return;
+    g_mutex_lock(&guests->lock);
+    guest->reconcile_queued = FALSE; /* what is told from here on wants another look */
+    g_mutex_unlock(&guests->lock);
+
+    Guest *held = guest_begin(guests, &root, name, "look", NULL);
+
+    if (!held)
+        return; /* gone, or in work for so long: who works on it looks at the end */
+    if (!guest_refresh_state(guests, held, &error))
+        g_debug("guest '%s': %s", name, error->message);
+    guest_end(guests, held);
+}
+
+static void read_back_work(Guests *guests, gpointer data G_GNUC_UNUSED)
+{
+    read_back(guests, NULL);
+}
+
+void guests_on_lifecycle(const char *uuid, const char *name, int event, int detail G_GNUC_UNUSED, gpointer pointer)
+{
+    Guests *guests = pointer;
+    gboolean ours = FALSE, queue = FALSE;
+    gboolean down = event == VIR_DOMAIN_EVENT_STOPPED || event == VIR_DOMAIN_EVENT_CRASHED;
+
+    g_mutex_lock(&guests->lock);
+    Guest *guest = guests->ready ? g_hash_table_lookup(guests->table, name) : NULL;
+    gboolean ready = guests->ready;
+
+    ours = guest && strcmp(guest->real->uuid, uuid) == 0;
+    if (ours && guest->operation && down && strcmp(guest->operation, "stop") == 0) {
+        /* guests_stop() waits for just this; the rest of what down means follows when it looks itself. */
+        guest->state = GUEST_OFF;
+        g_cond_broadcast(&guests->changed);
+    } else if (ours && !guest->reconcile_queued && event != VIR_DOMAIN_EVENT_DEFINED) {
+        queue = guest->reconcile_queued = TRUE;
+    }
+    g_mutex_unlock(&guests->lock);
+    if (queue && event != VIR_DOMAIN_EVENT_UNDEFINED)
+        guests_run(guests, reconcile_work, g_strdup(name));
+    else if (ready && (!ours || event == VIR_DOMAIN_EVENT_UNDEFINED))
+        guests_run(guests, read_back_work, NULL);
+}

@@ -1,0 +1,202 @@
+/*
+ * start.c: a guest is given cores and pages, and runs.
+ *
+ * The ledger's lock covers solve and reserve only. Each later step can be taken back; what a kill leaves is a
+ * domain that is off or runs, and recovery reads which. Returning the promise is the last thing that a roll-back does, so
+ * that nobody is given cores on which something still runs.
+ */
+#include "guests_private.h"
+
+#include "hvm_error.h"
+#include "step.h"
+
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+typedef struct {
+    Guests *guests;
+    Guest *guest;
+} Pair;
+
+static gboolean undo_reserve(gpointer data, GError **error G_GNUC_UNUSED)
+{
+    Pair *pair = data;
+
+    guest_set_state(pair->guests, pair->guest, GUEST_OFF);
+    return TRUE;
+}
+
+static gboolean undo_run(gpointer data, GError **error)
+{
+    Pair *pair = data;
+
+    return pair->guests->runtime->kill(pair->guests->runtime, pair->guest->real, error);
+}
+
+/* KVM or TCG: what was asked for, or what the probe says. */
+static gboolean choose_accelerator(Guests *guests, Guest *guest, GError **error)
+{
+    AccelWant want = guest->real->spec->accel;
+    AccelState found = guests->accel.state;
+    gboolean usable = found == ACCEL_KVM || found == ACCEL_KVM_SLOW;
+
+    if (want == ACCEL_WANT_KVM && !usable) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "wanted KVM; %s", guests->accel.detail);
+        return FALSE;
+    }
+    guest->real->kvm = want == ACCEL_WANT_KVM || (want == ACCEL_WANT_AUTO && found == ACCEL_KVM);
+    return TRUE;
+}
+
+/* The image must still be whole: what QEMU would only tell as a boot that fails. */
+static gboolean check_image(Guests *guests, Guest *guest, GError **error)
+{
+    RuntimeGuest *real = guest->real;
+    g_autoptr(Image) image = image_store_find(guests->store, real->spec->template_name, real->revision, error);
+
+    if (!image)
+        return FALSE;
+    if (!g_file_test(real->disk_path, G_FILE_TEST_IS_REGULAR)) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE, "its disk %s is missing", real->disk_path);
+        return FALSE;
+    }
+    g_autofree char *old_image = real->image_path, *old_kernel = real->kernel_path, *old_initrd = real->initrd_path;
+
+    real->image_path = g_strdup(image->root_path);
+    real->kernel_path = g_strdup(image->kernel_path);
+    real->initrd_path = g_strdup(image->initrd_path);
+    return TRUE;
+}
+
+/* Solves on a fresh snapshot and writes the promise, in one go. */
+static gboolean reserve(Guests *guests, const Caller *caller, Guest *guest, GError **error)
+{
+    RuntimeGuest *real = guest->real;
+    g_autoptr(Host) fresh = guests_snapshot(guests, error);
+
+    if (!fresh)
+        return FALSE;
+    g_mutex_lock(&guests->lock);
+
+    Placement *placement = placement_solve(fresh, real->spec, guests->ledger, &caller->allowed, &guests->policy, error);
+
+    if (placement) {
+        real->placement = placement;
+        if (limits_check_start(guests, guest, error)) {
+            ledger_add(guests->ledger, placement_promise(placement, real->uuid, real->spec->name, real->owner_uid));
+            guest->state = GUEST_STARTING;
+            g_object_unref(guest->life);
+            guest->life = g_cancellable_new();
+        } else {
+            g_clear_pointer(&real->placement, placement_free);
+        }
+    }
+    g_mutex_unlock(&guests->lock);
+    return real->placement != NULL;
+}
+
+/* The folder of its sockets, QEMU's user's own. Left in place when the guest stops: destroy removes it. */
+static gboolean make_socket_folder(const RuntimeGuest *real, GError **error)
+{
+    if ((g_mkdir(real->socket_folder, 0700) < 0 && errno != EEXIST) ||
+        lchown(real->socket_folder, real->qemu_uid, real->qemu_gid) < 0) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "cannot make folder %s: %s", real->socket_folder, g_strerror(errno));
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean attach_network(Guests *guests, Guest *guest, GError **error)
+{
+    RuntimeGuest *real = guest->real;
+    g_autoptr(virConnect) connect = NULL;
+    char *address = NULL;
+
+    if (real->spec->network != NETWORK_NAT)
+        return TRUE;
+    if (!(connect = virt_get(guests->virt, error)) ||
+        !nat_attach(guests->nat, connect, real->owner_uid, real->spec->name, real->mac, &address, error))
+        return FALSE;
+    g_mutex_lock(&guests->lock);
+    g_free(real->address);
+    real->address = address;
+    g_mutex_unlock(&guests->lock);
+    return TRUE;
+}
+
+gboolean guest_wait_for_agent(Guests *guests, Guest *guest, GError **error)
+{
+    g_autoptr(ChannelBox) channel = guest_channel(guests, guest, guest->real->spec->boot_timeout_s * 1000, error);
+
+    if (channel)
+        return TRUE;
+
+    g_autofree char *line = guest_last_console_line(guest);
+
+    if (error && *error && g_error_matches(*error, G_IO_ERROR, G_IO_ERROR_CANCELLED)) {
+        g_clear_error(error);
+        g_set_error(error, HVM_ERROR, HVM_ERROR_AGENT, "it stopped before its agent answered");
+    }
+    if (line && error && *error) {
+        char *whole = g_strdup_printf("%s; its console's last line: %s", (*error)->message, line);
+
+        g_free((*error)->message);
+        (*error)->message = whole;
+    }
+    return FALSE;
+}
+
+gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, GuestsProgressFunc progress, gpointer data,
+                        GError **error)
+{
+    Pair pair = {guests, guest};
+    g_autoptr(Undo) undo = undo_new();
+
+    if (!choose_accelerator(guests, guest, error) || !check_image(guests, guest, error))
+        return FALSE;
+    progress("finding cores and pages", data);
+    if (!reserve(guests, caller, guest, error))
+        return FALSE;
+    undo_push(undo, "promise", undo_reserve, &pair, NULL);
+    if (!step_reached("start.reserve", error) || !make_socket_folder(guest->real, error) ||
+        !step_reached("start.folder", error) || !attach_network(guests, guest, error) || !step_reached("start.network", error))
+        return FALSE;
+    progress(guest->real->kvm ? "starting it on KVM" : "starting it on TCG (software emulation: slow)", data);
+    undo_push(undo, "domain", undo_run, &pair, NULL);
+    if (!guests->runtime->start(guests->runtime, guest->real, FALSE, error) || !step_reached("start.domain", error))
+        return FALSE;
+    undo_commit(undo);
+    g_mutex_lock(&guests->lock);
+    ledger_settle(guests->ledger, guest->real->uuid);
+    g_mutex_unlock(&guests->lock);
+    return guest_refresh_state(guests, guest, error) && step_reached("start.settle", error);
+}
+
+gboolean guests_start(Guests *guests, const Caller *caller, const char *name, gboolean wait, GuestsProgressFunc progress,
+                      gpointer data, GError **error)
+{
+    Guest *guest = guest_begin(guests, caller, name, "start", error);
+    gboolean good = FALSE;
+
+    if (!guest)
+        return FALSE;
+    if (!guest_refresh_state(guests, guest, error))
+        good = FALSE;
+    else if (guest->state != GUEST_OFF && guest->state != GUEST_CRASHED)
+        g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "it is %s already", guest_state_name(guest->state));
+    else
+        good = guest_bring_up(guests, caller, guest, progress, data, error);
+
+    g_autoptr(Guest) started = guest_ref(guest);
+
+    guest_end(guests, guest);
+    if (good && wait) {
+        progress("waiting for its agent", data);
+        good = guest_wait_for_agent(guests, started, error);
+    }
+    if (!good)
+        guest_prefix_error(error, name);
+    return good;
+}

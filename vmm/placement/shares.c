@@ -1,0 +1,424 @@
+/*
+ * shares.c: what it costs to take so many units from one node, and which ones they are.
+ *
+ * A slice (an L3's part in the node) has a row of costs by the number taken. The slices of a region are combined from the
+ * last to the first (a knapsack: best[l][s] is the least cost of taking s from slices l and later), the regions of a node in
+ * the same way with the number of packages as one more index. Walking forward and taking as much as still is
+ * optimal from the lower number gives the lowest numbers among equals.
+ */
+#include "solver.h"
+
+#include <string.h>
+
+typedef struct {
+    unsigned capacity; /* that may be taken: at most what is wanted */
+    unsigned all, pus; /* that there are, and their PUs */
+    Cost *cost;        /* capacity + 1 */
+} SliceShare;
+
+typedef struct {
+    unsigned capacity;
+    Cost **best; /* slices + 1 rows of capacity + 1 */
+} RegionShare;
+
+typedef struct {
+    unsigned capacity, packages;
+    Cost **best; /* regions + 1 rows of (packages + 1) x (capacity + 1); NULL for one region */
+    Cost *cost;  /* (packages + 1) x (capacity + 1): the answer */
+} NodeShare;
+
+struct Shares {
+    const Survey *survey;
+    Phase phase;
+    SliceShare *slices;
+    RegionShare *regions;
+    NodeShare *nodes;
+    GPtrArray *blocks; /* owns the rows */
+};
+
+/* Widths of the counts: a guest has at most 4,096 vCPUs, a host 16,384 PUs and (see survey.c) 1,024 nodes. */
+static const unsigned cost_shift[COST_FIELDS] = {
+    [COST_PARTIAL_NODES] = 0, [COST_PARTIAL_L3S] = 11, [COST_L3S] = 26, [COST_SMALL_PAGES] = 39, [COST_UNISOLATED] = 52,
+    [COST_PACKAGE_EVENNESS] = 65, [COST_EVENNESS] = 90, [COST_PACKAGES] = 115,
+};
+
+Cost cost_of(CostField field, guint64 count)
+{
+    return (Cost)count << cost_shift[field];
+}
+
+guint64 cost_get(Cost cost, CostField field)
+{
+    unsigned top = field == 0 ? 128 : cost_shift[field - 1];
+
+    return (guint64)((cost >> cost_shift[field]) & (((Cost)1 << (top - cost_shift[field])) - 1));
+}
+
+static Cost add(Cost a, Cost b)
+{
+    return a == COST_NONE || b == COST_NONE ? COST_NONE : a + b;
+}
+
+static Cost *new_row(Shares *shares, gsize length)
+{
+    Cost *row = g_new(Cost, length);
+
+    memset(row, 0xff, length * sizeof(Cost));
+    g_ptr_array_add(shares->blocks, row);
+    return row;
+}
+
+static gboolean unit_counts(const Shares *shares, const Unit *unit)
+{
+    return !shares->phase.width || unit->width == shares->phase.width;
+}
+
+static unsigned unit_weight(const Shares *shares, const Unit *unit)
+{
+    return shares->phase.weighted ? unit->width : 1;
+}
+
+/* With weights: best[u][s] is the least number of threads outside the isolated PUs, then of cores, that give s threads
+ * from units u and later of the slice; G_MAXUINT64 where they cannot. Caller frees. */
+static guint64 *weigh_units(const Shares *shares, const Slice *slice, unsigned capacity)
+{
+    gsize stride = capacity + 1;
+    guint64 *best = g_new(guint64, (slice->units + 1) * stride);
+
+    memset(best, 0xff, (slice->units + 1) * stride * sizeof *best);
+    best[slice->units * stride] = 0;
+    for (unsigned u = slice->units; u-- > 0;) {
+        const Unit *unit = survey_unit(shares->survey, slice->first_unit + u);
+        guint64 price = ((guint64)(unit->isolated ? 0 : unit->width) << 32) + 1;
+
+        for (unsigned s = 0; s <= capacity; s++) {
+            guint64 with = s >= unit->width ? best[(u + 1) * stride + s - unit->width] : G_MAXUINT64;
+            guint64 without = best[(u + 1) * stride + s];
+
+            best[u * stride + s] = MIN(without, with == G_MAXUINT64 ? with : with + price);
+        }
+    }
+    return best;
+}
+
+static Cost unisolated(const Shares *shares, guint64 count)
+{
+    /* Where the kernel isolates nothing, there is nothing to prefer. */
+    return hwloc_bitmap_iszero(shares->survey->host->isolated) ? 0 : cost_of(COST_UNISOLATED, count);
+}
+
+static void fill_slice(Shares *shares, unsigned index, gboolean closed)
+{
+    const Slice *slice = survey_slice(shares->survey, index);
+    SliceShare *share = &shares->slices[index];
+    unsigned isolated = 0;
+
+    for (unsigned u = 0; u < slice->units; u++) {
+        const Unit *unit = survey_unit(shares->survey, slice->first_unit + u);
+
+        if (!unit_counts(shares, unit))
+            continue;
+        share->all += unit_weight(shares, unit);
+        share->pus += unit->width;
+        isolated += unit->isolated;
+    }
+    share->capacity = closed ? 0 : MIN(share->all, shares->phase.want + shares->phase.extra);
+    share->cost = new_row(shares, share->capacity + 1);
+
+    g_autofree guint64 *weighed = shares->phase.weighted ? weigh_units(shares, slice, share->capacity) : NULL;
+
+    for (unsigned count = 0; count <= share->capacity; count++) {
+        gboolean empty = count == 0 && !slice->taken;
+        gboolean full = slice->open_pus == 0 || (count == share->all && share->pus == slice->open_pus);
+
+        if (weighed && weighed[count] == G_MAXUINT64)
+            continue;
+        share->cost[count] = unisolated(shares, weighed ? weighed[count] >> 32 : count > isolated ? count - isolated : 0) +
+                             cost_of(COST_L3S, count > 0) + cost_of(COST_PARTIAL_L3S, !empty && !full);
+    }
+}
+
+/* One step of the knapsack: `first` of one slice, the rest from `after`. */
+static void combine(const SliceShare *slice, const Cost *after, unsigned after_capacity, Cost *best, unsigned capacity)
+{
+    for (unsigned s = 0; s <= capacity; s++) {
+        unsigned low = s > after_capacity ? s - after_capacity : 0;
+
+        for (unsigned take = low; take <= MIN(s, slice->capacity); take++)
+            best[s] = MIN(best[s], add(slice->cost[take], after[s - take]));
+    }
+}
+
+static void fill_region(Shares *shares, unsigned index)
+{
+    const Region *region = survey_region(shares->survey, index);
+    RegionShare *share = &shares->regions[index];
+    unsigned limit = shares->phase.want + shares->phase.extra, below = 0;
+
+    for (unsigned l = 0; l < region->slices; l++)
+        share->capacity += shares->slices[region->first_slice + l].capacity;
+    share->capacity = MIN(share->capacity, limit);
+    share->best = g_new(Cost *, region->slices + 1);
+    for (unsigned l = region->slices + 1; l-- > 0;) {
+        share->best[l] = new_row(shares, share->capacity + 1);
+        if (l == region->slices) {
+            share->best[l][0] = 0;
+            continue;
+        }
+
+        const SliceShare *slice = &shares->slices[region->first_slice + l];
+        unsigned capacity = MIN(below + slice->capacity, share->capacity);
+
+        combine(slice, share->best[l + 1], below, share->best[l], capacity);
+        below = capacity;
+    }
+}
+
+static Cost region_cost(const Shares *shares, const Node *node, unsigned region, unsigned take)
+{
+    const RegionShare *share = &shares->regions[node->first_region + region];
+
+    if (take > share->capacity)
+        return COST_NONE;
+    return add(share->best[0][take], node->regions > 1 ? cost_of(COST_PACKAGE_EVENNESS, (guint64)take * take) : 0);
+}
+
+/* Regions r and later of a node of several packages. */
+static void fill_node_row(const Shares *shares, const Node *node, const NodeShare *share, unsigned r)
+{
+    gsize stride = share->capacity + 1;
+
+    for (unsigned p = 0; p <= node->regions - r; p++) {
+        for (unsigned s = 0; s <= share->capacity; s++) {
+            Cost *best = &share->best[r][p * stride + s];
+
+            *best = add(region_cost(shares, node, r, 0), share->best[r + 1][p * stride + s]);
+            for (unsigned take = 1; p > 0 && take <= s; take++)
+                *best = MIN(*best, add(region_cost(shares, node, r, take), share->best[r + 1][(p - 1) * stride + s - take]));
+        }
+    }
+}
+
+/* How many have to be taken so that nobody could get more from this node; G_MAXUINT where that cannot be reached. */
+static unsigned count_to_fill(const Shares *shares, const Node *node)
+{
+    unsigned all = 0, pus = 0;
+
+    for (unsigned r = 0; r < node->regions; r++) {
+        const Region *region = survey_region(shares->survey, node->first_region + r);
+
+        for (unsigned l = 0; l < region->slices; l++) {
+            all += shares->slices[region->first_slice + l].all;
+            pus += shares->slices[region->first_slice + l].pus;
+        }
+    }
+    return node->open_pus == 0 ? 0 : node->open_pus == pus ? all : G_MAXUINT;
+}
+
+static void fill_node_cost(Shares *shares, const Node *node, NodeShare *share)
+{
+    gsize stride = share->capacity + 1;
+    unsigned full = count_to_fill(shares, node);
+
+    share->cost = new_row(shares, (share->packages + 1) * stride);
+    for (unsigned p = 0; p <= share->packages; p++) {
+        for (unsigned count = 0; count <= share->capacity; count++) {
+            gboolean partial = (count > 0 || node->taken) && count < full;
+            Cost cost = COST_NONE;
+
+            if (node->regions > 1)
+                cost = share->best[0][p * stride + count];
+            else if ((p == 0) == (count == 0))
+                cost = shares->regions[node->first_region].best[0][count];
+            share->cost[p * stride + count] = add(cost, cost_of(COST_PARTIAL_NODES, partial));
+        }
+    }
+}
+
+static void fill_node(Shares *shares, unsigned index)
+{
+    const Node *node = survey_node(shares->survey, index);
+    NodeShare *share = &shares->nodes[index];
+
+    for (unsigned r = 0; r < node->regions; r++)
+        share->capacity += shares->regions[node->first_region + r].capacity;
+    share->capacity = MIN(share->capacity, shares->phase.want + shares->phase.extra);
+    share->packages = node->regions;
+    if (node->regions > 1) {
+        share->best = g_new(Cost *, node->regions + 1);
+        for (unsigned r = node->regions + 1; r-- > 0;) {
+            share->best[r] = new_row(shares, (gsize)(share->packages + 1) * (share->capacity + 1));
+            if (r == node->regions)
+                share->best[r][0] = 0;
+            else
+                fill_node_row(shares, node, share, r);
+        }
+    }
+    fill_node_cost(shares, node, share);
+}
+
+/* All that is known of node `index`, from its slices up; `without` is a slice left out, or G_MAXUINT. */
+static void fill_from_slices(Shares *shares, unsigned index, unsigned without)
+{
+    const Node *node = survey_node(shares->survey, index);
+
+    for (unsigned r = node->first_region; r < node->first_region + node->regions; r++) {
+        const Region *region = survey_region(shares->survey, r);
+
+        for (unsigned l = region->first_slice; l < region->first_slice + region->slices; l++)
+            fill_slice(shares, l, l == without);
+        fill_region(shares, r);
+    }
+    fill_node(shares, index);
+}
+
+static Shares *shares_alloc(const Survey *survey, const Phase *phase)
+{
+    Shares *shares = g_new0(Shares, 1);
+
+    shares->survey = survey;
+    shares->phase = *phase;
+    shares->slices = g_new0(SliceShare, survey->slices->len);
+    shares->regions = g_new0(RegionShare, survey->regions->len);
+    shares->nodes = g_new0(NodeShare, survey->nodes->len);
+    shares->blocks = g_ptr_array_new_with_free_func(g_free);
+    return shares;
+}
+
+Shares *shares_new(const Survey *survey, const Phase *phase)
+{
+    Shares *shares = shares_alloc(survey, phase);
+
+    for (unsigned i = 0; i < survey->nodes->len; i++)
+        fill_from_slices(shares, i, G_MAXUINT);
+    return shares;
+}
+
+void shares_free(Shares *shares)
+{
+    if (!shares)
+        return;
+    for (unsigned i = 0; i < shares->survey->regions->len; i++)
+        g_free(shares->regions[i].best);
+    for (unsigned i = 0; i < shares->survey->nodes->len; i++)
+        g_free(shares->nodes[i].best);
+    g_ptr_array_free(shares->blocks, TRUE);
+    g_free(shares->slices);
+    g_free(shares->regions);
+    g_free(shares->nodes);
+    g_free(shares);
+}
+
+unsigned shares_capacity(const Shares *shares, unsigned i)
+{
+    return shares->nodes[i].capacity;
+}
+
+unsigned shares_packages(const Shares *shares, unsigned i)
+{
+    return shares->nodes[i].packages;
+}
+
+Cost shares_cost(const Shares *shares, unsigned i, unsigned packages, unsigned count)
+{
+    const NodeShare *share = &shares->nodes[i];
+
+    if (count > share->capacity || packages > share->packages)
+        return COST_NONE;
+    return share->cost[packages * (share->capacity + 1) + count];
+}
+
+static void pick_weighted(const Shares *shares, const Slice *slice, unsigned capacity, unsigned count, GArray *units)
+{
+    g_autofree guint64 *best = weigh_units(shares, slice, capacity);
+    gsize stride = capacity + 1;
+
+    for (unsigned u = 0; u < slice->units && count > 0; u++) {
+        unsigned index = slice->first_unit + u;
+        const Unit *unit = survey_unit(shares->survey, index);
+        guint64 price = ((guint64)(unit->isolated ? 0 : unit->width) << 32) + 1;
+
+        if (unit->width > count || best[(u + 1) * stride + count - unit->width] == G_MAXUINT64 ||
+            best[(u + 1) * stride + count - unit->width] + price != best[u * stride + count])
+            continue;
+        g_array_append_val(units, index);
+        count -= unit->width;
+    }
+}
+
+/* Isolated units first, then the lowest numbers; listed by number. */
+static void pick_from_slice(const Shares *shares, unsigned index, unsigned count, GArray *units)
+{
+    const Slice *slice = survey_slice(shares->survey, index);
+    unsigned isolated = 0, others;
+
+    if (shares->phase.weighted) {
+        pick_weighted(shares, slice, shares->slices[index].capacity, count, units);
+        return;
+    }
+    for (unsigned u = 0; u < slice->units; u++) {
+        const Unit *unit = survey_unit(shares->survey, slice->first_unit + u);
+
+        isolated += unit_counts(shares, unit) && unit->isolated;
+    }
+    isolated = MIN(isolated, count);
+    others = count - isolated;
+    for (unsigned u = 0; u < slice->units; u++) {
+        unsigned unit_index = slice->first_unit + u;
+        const Unit *unit = survey_unit(shares->survey, unit_index);
+        unsigned *left = unit->isolated ? &isolated : &others;
+
+        if (!unit_counts(shares, unit) || *left == 0)
+            continue;
+        (*left)--;
+        g_array_append_val(units, unit_index);
+    }
+}
+
+static void pick_from_region(const Shares *shares, unsigned index, unsigned count, GArray *units)
+{
+    const Region *region = survey_region(shares->survey, index);
+    const RegionShare *share = &shares->regions[index];
+
+    for (unsigned l = 0; l < region->slices; l++) {
+        const SliceShare *slice = &shares->slices[region->first_slice + l];
+        unsigned take = MIN(count, slice->capacity);
+
+        while (add(slice->cost[take], share->best[l + 1][count - take]) != share->best[l][count])
+            take--;
+        pick_from_slice(shares, region->first_slice + l, take, units);
+        count -= take;
+    }
+}
+
+void shares_pick(const Shares *shares, unsigned i, unsigned packages, unsigned count, GArray *units)
+{
+    const Node *node = survey_node(shares->survey, i);
+    const NodeShare *share = &shares->nodes[i];
+    gsize stride = share->capacity + 1;
+
+    for (unsigned r = 0; r < node->regions; r++) {
+        unsigned take = count;
+
+        while (node->regions > 1 && (take > 0 && packages == 0 ? TRUE :
+               add(region_cost(shares, node, r, take),
+                   share->best[r + 1][(packages - (take > 0)) * stride + count - take]) !=
+               share->best[r][packages * stride + count]))
+            take--;
+        pick_from_region(shares, node->first_region + r, take, units);
+        packages -= take > 0;
+        count -= take;
+    }
+}
+
+Cost shares_cost_without(const Shares *shares, unsigned i, unsigned count, unsigned without, GArray *ret_units)
+{
+    g_autoptr(Shares) other = shares_alloc(shares->survey, &shares->phase);
+    Cost cost;
+
+    fill_from_slices(other, i, without);
+    cost = shares_cost(other, i, 1, count);
+    if (cost != COST_NONE)
+        shares_pick(other, i, 1, count, ret_units);
+    return cost;
+}

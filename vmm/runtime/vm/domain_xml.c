@@ -1,0 +1,317 @@
+#include "domain_xml.h"
+
+#include "metadata.h"
+#include "units.h"
+
+#include <string.h>
+
+/* More vCPUs than xAPIC ids (8 bit) can name need x2APIC with interrupt remapping (QEMU docs, "intel-iommu,eim=on"). */
+enum { XAPIC_VCPUS_MAX = 255, PREALLOCATION_THREADS_MAX = 16 };
+
+static const PlacementCell *cell_at(const Placement *placement, guint i)
+{
+    return &g_array_index(placement->cells, PlacementCell, i);
+}
+
+static const PlacementVcpu *vcpu_at(const Placement *placement, guint i)
+{
+    return &g_array_index(placement->vcpus, PlacementVcpu, i);
+}
+
+static void add_memory(xmlNode *domain, const RuntimeGuest *guest)
+{
+    const Placement *placement = guest->placement;
+    xmlNode *hugepages = NULL;
+
+    xml_set(xml_add_text(domain, "memory", "%" G_GUINT64_FORMAT, guest->spec->memory_bytes / HVM_KIB), "unit", "KiB");
+    if (!placement)
+        return;
+
+    xmlNode *backing = xml_add(domain, "memoryBacking");
+
+    for (guint i = 0; i < placement->cells->len; i++) {
+        const PlacementCell *cell = cell_at(placement, i);
+
+        if (cell->page_bytes <= 4 * HVM_KIB)
+            continue;
+        if (!hugepages)
+            hugepages = xml_add(backing, "hugepages");
+
+        xmlNode *page = xml_add(hugepages, "page");
+
+        xml_set(page, "size", "%" G_GUINT64_FORMAT, cell->page_bytes / HVM_KIB);
+        xml_set(page, "unit", "KiB");
+        xml_set(page, "nodeset", "%u", i);
+    }
+    /* KSM would break pages apart and cost CPU (CERN: 0.9 %). */
+    xml_add(backing, "nosharepages");
+    /* All memory is there, on its node, before the guest runs: no fault later, and a pool that is short fails here. */
+    xml_set(xml_set(xml_add(backing, "allocation"), "mode", "immediate"), "threads", "%u",
+            MIN(placement->vcpus->len, PREALLOCATION_THREADS_MAX));
+}
+
+static void add_pins(xmlNode *domain, const RuntimeGuest *guest)
+{
+    const Placement *placement = guest->placement;
+    g_autofree char *emulator = host_format_list(placement->emulator);
+    g_autofree char *io_threads = host_format_list(placement->io_threads);
+    xmlNode *tune = xml_add(domain, "cputune");
+
+    for (guint i = 0; i < placement->vcpus->len; i++)
+        xml_set(xml_set(xml_add(tune, "vcpupin"), "vcpu", "%u", i), "cpuset", "%u", vcpu_at(placement, i)->pu);
+    /* Without these, QEMU's own threads float over the CPUs of other guests (KubeVirt #745, #16992). */
+    xml_set(xml_add(tune, "emulatorpin"), "cpuset", "%s", emulator);
+    xml_set(xml_set(xml_add(tune, "iothreadpin"), "iothread", "1"), "cpuset", "%s", io_threads);
+}
+
+/* Strict: an allocation on another node fails instead of becoming slow memory (LXD #15082). */
+static void add_numatune(xmlNode *domain, const Placement *placement)
+{
+    xmlNode *tune = xml_add(domain, "numatune");
+    g_autofree char *nodes = NULL;
+    hwloc_bitmap_t all = hwloc_bitmap_alloc();
+
+    for (guint i = 0; i < placement->cells->len; i++)
+        hwloc_bitmap_set(all, cell_at(placement, i)->node);
+    nodes = host_format_list(all);
+    hwloc_bitmap_free(all);
+    xml_set(xml_set(xml_add(tune, "memory"), "mode", "strict"), "nodeset", "%s", nodes);
+    for (guint i = 0; i < placement->cells->len; i++) {
+        xmlNode *node = xml_set(xml_add(tune, "memnode"), "cellid", "%u", i);
+
+        xml_set(xml_set(node, "mode", "strict"), "nodeset", "%u", cell_at(placement, i)->node);
+    }
+}
+
+static void add_os(xmlNode *domain, const RuntimeGuest *guest)
+{
+    const Spec *spec = guest->spec;
+    g_autofree char *machine_id = g_strdup(guest->uuid);
+    char *to = machine_id;
+    xmlNode *os = xml_add(domain, "os");
+
+    xml_set(xml_set(xml_add_text(os, "type", "hvm"), "arch", "x86_64"), "machine", "%s", spec->machine);
+    xml_add_text(os, "kernel", "%s", guest->kernel_path);
+    xml_add_text(os, "initrd", "%s", guest->initrd_path);
+    /* machine-id(5): 32 hexadecimal digits. */
+    for (const char *from = guest->uuid; *from; from++)
+        if (*from != '-')
+            *to++ = *from;
+    *to = '\0';
+    xml_add_text(os, "cmdline", "root=%s rw console=ttyS0 systemd.hostname=%s systemd.machine_id=%s%s%s", spec->root_device,
+                 spec->name, machine_id, spec->kernel_arguments ? " " : "",
+                 spec->kernel_arguments ? spec->kernel_arguments : "");
+}
+
+static void add_features(xmlNode *domain, const RuntimeGuest *guest)
+{
+    xmlNode *features = xml_add(domain, "features");
+
+    xml_add(features, "acpi");
+    xml_add(features, "apic");
+    if (guest->kvm && guest->placement) {
+        xmlNode *kvm = xml_add(features, "kvm");
+
+        /* The vCPUs own their PUs: the guest may spin and need not yield (KVM_HINTS_REALTIME). */
+        xml_set(xml_add(kvm, "hint-dedicated"), "state", "on");
+        /* The guest polls before HLT itself, so that the host need not (KVM_FEATURE_POLL_CONTROL). */
+        xml_set(xml_add(kvm, "poll-control"), "state", "on");
+        /* perf in the guest, as on the node. */
+        xml_set(xml_add(features, "pmu"), "state", "on");
+    }
+    if (guest->spec->cpus > XAPIC_VCPUS_MAX)
+        xml_set(xml_add(features, "ioapic"), "driver", "qemu");
+}
+
+static void add_cells(xmlNode *cpu, const RuntimeGuest *guest)
+{
+    const Placement *placement = guest->placement;
+    xmlNode *numa = xml_add(cpu, "numa");
+    guint n = placement->cells->len;
+
+    for (guint i = 0; i < n; i++) {
+        const PlacementCell *cell = cell_at(placement, i);
+        xmlNode *node = xml_set(xml_add(numa, "cell"), "id", "%u", i);
+
+        if (cell->vcpus == 1)
+            xml_set(node, "cpus", "%u", cell->first_vcpu);
+        else if (cell->vcpus > 1)
+            xml_set(node, "cpus", "%u-%u", cell->first_vcpu, cell->first_vcpu + cell->vcpus - 1);
+        xml_set(xml_set(node, "memory", "%" G_GUINT64_FORMAT, cell->memory_bytes / HVM_KIB), "unit", "KiB");
+        if (n < 2 || placement->distances->len != n * n)
+            continue;
+
+        xmlNode *distances = xml_add(node, "distances");
+
+        for (guint j = 0; j < n; j++)
+            xml_set(xml_set(xml_add(distances, "sibling"), "id", "%u", j), "value", "%u",
+                    g_array_index(placement->distances, guint8, i * n + j));
+    }
+}
+
+static void add_cpu(xmlNode *domain, const RuntimeGuest *guest)
+{
+    const Placement *placement = guest->placement;
+    xmlNode *cpu = xml_add(domain, "cpu");
+
+    if (guest->kvm) {
+        xml_set(xml_set(xml_set(cpu, "mode", "host-passthrough"), "check", "none"), "migratable", "off");
+    } else {
+        xml_set(xml_set(cpu, "mode", "maximum"), "check", "none");
+    }
+    if (!placement)
+        return;
+
+    xmlNode *topology = xml_add(cpu, "topology");
+
+    xml_set(topology, "sockets", "%u", placement->sockets);
+    xml_set(topology, "dies", "%u", placement->dies);
+    xml_set(topology, "cores", "%u", placement->cores);
+    xml_set(topology, "threads", "%u", placement->threads);
+    if (guest->kvm && placement->cache == CACHE_PASSTHROUGH)
+        xml_set(xml_add(cpu, "cache"), "mode", "passthrough");
+    else if (guest->kvm)
+        xml_set(xml_set(xml_add(cpu, "cache"), "level", "3"), "mode", "emulate");
+    /* Without it an AMD guest sees no SMT, whatever -smp says (QEMU docs, x86 CPU models). */
+    if (guest->kvm && guest->amd && placement->threads > 1)
+        xml_set(xml_set(xml_add(cpu, "feature"), "policy", "require"), "name", "topoext");
+    add_cells(cpu, guest);
+}
+
+static void add_clock(xmlNode *domain)
+{
+    xmlNode *clock = xml_set(xml_add(domain, "clock"), "offset", "utc");
+
+    xml_set(xml_set(xml_add(clock, "timer"), "name", "rtc"), "tickpolicy", "catchup");
+    xml_set(xml_set(xml_add(clock, "timer"), "name", "pit"), "tickpolicy", "delay");
+    /* Emulated in userspace; a guest that picked it would be slow. */
+    xml_set(xml_set(xml_add(clock, "timer"), "name", "hpet"), "present", "no");
+}
+
+static const char *disk_device(const char *bus)
+{
+    return strcmp(bus, "virtio") == 0 ? "vda" : strcmp(bus, "ide") == 0 ? "hda" : "sda";
+}
+
+static void add_disk(xmlNode *devices, const RuntimeGuest *guest)
+{
+    gboolean virtio = strcmp(guest->spec->disk_bus, "virtio") == 0;
+    xmlNode *disk = xml_set(xml_set(xml_add(devices, "disk"), "type", "file"), "device", "disk");
+    xmlNode *driver = xml_set(xml_set(xml_add(disk, "driver"), "name", "qemu"), "type", "qcow2");
+
+    /* none + io_uring: no second page cache, no thread pool. Where O_DIRECT is refused, the host's cache and threads. */
+    xml_set(driver, "cache", guest->direct_io ? "none" : "writeback");
+    xml_set(driver, "io", guest->direct_io ? "io_uring" : "threads");
+    xml_set(driver, "discard", "unmap");
+    if (virtio)
+        xml_set(driver, "iothread", "1");
+    xml_set(xml_add(disk, "source"), "file", "%s", guest->disk_path);
+
+    /* Written out, so that libvirt need not open the image and guess its format. */
+    xmlNode *base = xml_set(xml_add(disk, "backingStore"), "type", "file");
+
+    xml_set(xml_add(base, "format"), "type", "raw");
+    xml_set(xml_add(base, "source"), "file", "%s", guest->image_path);
+    xml_add(base, "backingStore");
+    xml_set(xml_set(xml_add(disk, "target"), "dev", "%s", disk_device(guest->spec->disk_bus)), "bus", "%s", guest->spec->disk_bus);
+}
+
+/* A UNIX socket which QEMU listens on. */
+static void set_socket(xmlNode *device, const RuntimeGuest *guest, const char *name)
+{
+    xml_set(device, "type", "unix");
+    xml_set(xml_set(xml_add(device, "source"), "mode", "bind"), "path", "%s/%s", guest->socket_folder, name);
+}
+
+static void add_console(xmlNode *devices, const RuntimeGuest *guest)
+{
+    xmlNode *serial = xml_add(devices, "serial");
+
+    set_socket(serial, guest, "console.sock");
+    /* Written by virtlogd, which bounds its size. */
+    xml_set(xml_set(xml_add(serial, "log"), "file", "%s", guest->log_path), "append", "off");
+    xml_set(xml_set(xml_add(serial, "target"), "type", "isa-serial"), "port", "0");
+    if (strcmp(guest->spec->agent_port, "virtio") == 0) {
+        xmlNode *channel = xml_add(devices, "channel");
+
+        set_socket(channel, guest, "agent.sock");
+        xml_set(xml_set(xml_add(channel, "target"), "type", "virtio"), "name", "io.hvm1.agent");
+    } else {
+        xmlNode *port = xml_add(devices, "serial");
+
+        set_socket(port, guest, "agent.sock");
+        xml_set(xml_set(xml_add(port, "target"), "type", "isa-serial"), "port", "1");
+    }
+}
+
+static void add_network(xmlNode *devices, const RuntimeGuest *guest)
+{
+    xmlNode *interface = xml_set(xml_add(devices, "interface"), "type", "network");
+
+    xml_set(xml_add(interface, "mac"), "address", "%s", guest->mac);
+    xml_set(xml_add(interface, "source"), "network", "%s", guest->network);
+    xml_set(xml_add(interface, "model"), "type", "%s", guest->spec->nic_model);
+    /* The kernel is loaded directly: no boot ROM is read. */
+    xml_set(xml_add(interface, "rom"), "enabled", "no");
+}
+
+static void add_devices(xmlNode *domain, const RuntimeGuest *guest)
+{
+    xmlNode *devices = xml_add(domain, "devices");
+
+    add_disk(devices, guest);
+    xml_set(xml_set(xml_add(devices, "controller"), "type", "usb"), "model", "none");
+    if (guest->network && guest->mac)
+        add_network(devices, guest);
+    add_console(devices, guest);
+    /* libvirt adds a balloon where none is written out, and a ballooned guest loses its huge pages. */
+    xml_set(xml_add(devices, "memballoon"), "model", "none");
+
+    xmlNode *rng = xml_set(xml_add(devices, "rng"), "model", "virtio");
+
+    xml_set(xml_add_text(rng, "backend", "/dev/urandom"), "model", "random");
+    /* A kernel panic becomes an event, and the guest shows as crashed. */
+    xml_set(xml_add(devices, "panic"), "model", "isa");
+    if (guest->spec->cpus > XAPIC_VCPUS_MAX) {
+        xmlNode *iommu = xml_set(xml_add(devices, "iommu"), "model", "intel");
+
+        xml_set(xml_set(xml_add(iommu, "driver"), "intremap", "on"), "eim", "on");
+    }
+}
+
+/* hvm gives files to QEMU's user itself: libvirt's relabelling would chown the image that others boot from. */
+static void add_label(xmlNode *domain, const RuntimeGuest *guest)
+{
+    xmlNode *label = xml_set(xml_set(xml_add(domain, "seclabel"), "type", "static"), "model", "dac");
+
+    xml_set(label, "relabel", "no");
+    xml_add_text(label, "label", "+%u:+%u", guest->qemu_uid, guest->qemu_gid);
+}
+
+char *domain_xml_build(const RuntimeGuest *guest)
+{
+    xmlNode *domain = NULL;
+    g_autoptr(xmlDoc) document = xml_new("domain", &domain);
+
+    xml_set(domain, "type", guest->kvm ? "kvm" : "qemu");
+    xml_add_text(domain, "name", "%s", guest->spec->name);
+    xml_add_text(domain, "uuid", "%s", guest->uuid);
+    metadata_add(xml_add(domain, "metadata"), guest);
+    add_memory(domain, guest);
+    xml_set(xml_add_text(domain, "vcpu", "%u", guest->spec->cpus), "placement", "static");
+    xml_add_text(domain, "iothreads", "1");
+    if (guest->placement) {
+        add_pins(domain, guest);
+        add_numatune(domain, guest->placement);
+    }
+    add_os(domain, guest);
+    add_features(domain, guest);
+    add_cpu(domain, guest);
+    add_clock(domain);
+    xml_add_text(domain, "on_poweroff", "destroy");
+    xml_add_text(domain, "on_reboot", "restart");
+    xml_add_text(domain, "on_crash", "destroy");
+    add_devices(domain, guest);
+    add_label(domain, guest);
+    return xml_to_text(document);
+}

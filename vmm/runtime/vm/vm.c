@@ -1,0 +1,280 @@
+#include "vm.h"
+
+#include "domain_xml.h"
+#include "hvm_error.h"
+#include "metadata.h"
+#include "units.h"
+
+#include <string.h>
+
+typedef struct {
+    Runtime runtime;
+    Virt *virt;
+} VmRuntime;
+
+static Virt *virt_of(Runtime *runtime)
+{
+    return ((VmRuntime *)runtime)->virt;
+}
+
+/* The domain, or NULL: with NOT_FOUND where there is none. */
+static virDomainPtr look_up(Runtime *runtime, const char *uuid, GError **error)
+{
+    g_autoptr(virConnect) connect = virt_get(virt_of(runtime), error);
+    virDomainPtr domain = connect ? virDomainLookupByUUIDString(connect, uuid) : NULL;
+
+    if (connect && !domain)
+        virt_error(error, "domain %s", uuid);
+    return domain;
+}
+
+static virDomainPtr define(Runtime *runtime, const RuntimeGuest *guest, GError **error)
+{
+    g_autofree char *xml = domain_xml_build(guest);
+    g_autoptr(virConnect) connect = virt_get(virt_of(runtime), error);
+    virDomainPtr domain = connect ? virDomainDefineXMLFlags(connect, xml, 0) : NULL;
+
+    if (connect && !domain)
+        virt_error(error, "cannot define the domain");
+    return domain;
+}
+
+static gboolean vm_define(Runtime *runtime, const RuntimeGuest *guest, GError **error)
+{
+    g_autoptr(virDomain) domain = define(runtime, guest, error);
+
+    if (!domain)
+        return FALSE;
+    virDomainSetAutostart(domain, 0); /* hvmd starts guests itself: a placement is made anew each time */
+    return TRUE;
+}
+
+/* A transient domain, which libvirtd destroys when our connection closes, however it closes. */
+static gboolean start_ephemeral(Runtime *runtime, const RuntimeGuest *guest, GError **error)
+{
+    g_autofree char *xml = domain_xml_build(guest);
+    g_autoptr(virConnect) connect = virt_get(virt_of(runtime), error);
+    g_autoptr(virDomain) domain = connect ? virDomainCreateXML(connect, xml, VIR_DOMAIN_START_AUTODESTROY) : NULL;
+
+    return domain || (connect && virt_error(error, "cannot start the domain"));
+}
+
+static gboolean vm_start(Runtime *runtime, const RuntimeGuest *guest, gboolean paused, GError **error)
+{
+    if (guest->ephemeral)
+        return start_ephemeral(runtime, guest, error);
+
+    g_autoptr(virDomain) domain = define(runtime, guest, error);
+
+    if (!domain)
+        return FALSE;
+    if (virDomainCreateWithFlags(domain, paused ? VIR_DOMAIN_START_PAUSED : 0) < 0)
+        return virt_error(error, "cannot start the domain");
+    return TRUE;
+}
+
+static gboolean vm_shut_down(Runtime *runtime, const RuntimeGuest *guest, GError **error)
+{
+    g_autoptr(virDomain) domain = look_up(runtime, guest->uuid, error);
+
+    if (!domain)
+        return FALSE;
+    return virDomainShutdownFlags(domain, VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN) == 0 || virt_error(error, "cannot ask by ACPI");
+}
+
+/* Whether the last libvirt error is one of these two. */
+static gboolean last_error_is(int code, int other)
+{
+    int found = virGetLastErrorCode();
+
+    return found == code || found == other;
+}
+
+static gboolean vm_kill(Runtime *runtime, const RuntimeGuest *guest, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    g_autoptr(virDomain) domain = look_up(runtime, guest->uuid, &local);
+
+    if (!domain) {
+        if (g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND))
+            return TRUE;
+        g_propagate_error(error, g_steal_pointer(&local));
+        return FALSE;
+    }
+    if (virDomainDestroyFlags(domain, VIR_DOMAIN_DESTROY_DEFAULT) == 0 ||
+        last_error_is(VIR_ERR_OPERATION_INVALID, VIR_ERR_NO_DOMAIN))
+        return TRUE;
+    return virt_error(error, "cannot end the domain");
+}
+
+static gboolean vm_undefine(Runtime *runtime, const RuntimeGuest *guest, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    g_autoptr(virDomain) domain = look_up(runtime, guest->uuid, &local);
+
+    if (!domain) {
+        if (g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND))
+            return TRUE;
+        g_propagate_error(error, g_steal_pointer(&local));
+        return FALSE;
+    }
+    if (virDomainUndefineFlags(domain, VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
+                                           VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | VIR_DOMAIN_UNDEFINE_NVRAM) == 0 ||
+        last_error_is(VIR_ERR_NO_DOMAIN, VIR_ERR_NO_DOMAIN))
+        return TRUE;
+    return virt_error(error, "cannot undefine the domain");
+}
+
+static GuestState state_of(virDomainPtr domain)
+{
+    int state = VIR_DOMAIN_NOSTATE, reason = 0;
+
+    if (virDomainGetState(domain, &state, &reason, 0) < 0)
+        return GUEST_OFF;
+    switch ((virDomainState)state) {
+    case VIR_DOMAIN_RUNNING:
+    case VIR_DOMAIN_BLOCKED:
+    case VIR_DOMAIN_SHUTDOWN:
+        return GUEST_RUNNING;
+    case VIR_DOMAIN_PAUSED:
+    case VIR_DOMAIN_PMSUSPENDED:
+        return reason == VIR_DOMAIN_PAUSED_STARTING_UP ? GUEST_STARTING : GUEST_PAUSED;
+    case VIR_DOMAIN_CRASHED:
+        return GUEST_CRASHED;
+    case VIR_DOMAIN_SHUTOFF:
+        return reason == VIR_DOMAIN_SHUTOFF_CRASHED || reason == VIR_DOMAIN_SHUTOFF_FAILED ? GUEST_CRASHED : GUEST_OFF;
+    case VIR_DOMAIN_NOSTATE:
+    default:
+        return GUEST_OFF;
+    }
+}
+
+static gboolean vm_state(Runtime *runtime, const char *uuid, GuestState *ret_state, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    g_autoptr(virDomain) domain = look_up(runtime, uuid, &local);
+
+    if (!domain && !g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND)) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return FALSE;
+    }
+    *ret_state = domain ? state_of(domain) : GUEST_OFF;
+    return TRUE;
+}
+
+/* Adds to `pus` the CPUs of an attribute cpuset="0-3"; what is no list counts as none. */
+static void take_pins(const xmlNode *node, hwloc_bitmap_t pus)
+{
+    g_autofree char *list = xml_get(node, "cpuset");
+    hwloc_bitmap_t some = list ? host_parse_list(list, NULL) : NULL;
+
+    if (some) {
+        hwloc_bitmap_or(pus, pus, some);
+        hwloc_bitmap_free(some);
+    }
+}
+
+/*
+ * What a running domain that hvm did not make takes: the CPUs it is pinned to (an unpinned one floats and takes none
+ * in particular), and its memory on the nodes it is bound to, in equal parts.
+ */
+static LedgerEntry *foreign_promise(virDomainPtr domain, const char *uuid)
+{
+    g_autofree char *title = g_strconcat("domain ", virDomainGetName(domain), NULL);
+    LedgerEntry *entry = ledger_entry_new(uuid, title, (uid_t)-1);
+    char *text = virDomainGetXMLDesc(domain, 0);
+    g_autoptr(xmlDoc) document = text ? xml_parse(text, NULL) : NULL;
+    const xmlNode *root = document ? xmlDocGetRootElement(document) : NULL;
+    const xmlNode *tune = xml_child(root, "cputune");
+    const xmlNode *page = xml_child(xml_child(xml_child(root, "memoryBacking"), "hugepages"), "page");
+    g_autofree char *nodeset = xml_get(xml_child(xml_child(root, "numatune"), "memory"), "nodeset");
+    g_autofree char *page_kib = xml_get(page, "size");
+    hwloc_bitmap_t nodes = nodeset ? host_parse_list(nodeset, NULL) : NULL;
+
+    free(text);
+    take_pins(xml_child(root, "vcpu"), entry->pus);
+    if (tune && xml_child(tune, "vcpupin"))
+        hwloc_bitmap_zero(entry->pus);
+    for (const xmlNode *pin = xml_child(tune, "vcpupin"); pin; pin = xml_next(pin, "vcpupin"))
+        take_pins(pin, entry->pus);
+    if (nodes && hwloc_bitmap_weight(nodes) > 0) {
+        guint64 bytes = (guint64)virDomainGetMaxMemory(domain) * HVM_KIB / (guint64)hwloc_bitmap_weight(nodes);
+        unsigned node;
+
+        hwloc_bitmap_foreach_begin(node, nodes)
+            LedgerMemory memory = {.node = node, .page_bytes = page_kib ? g_ascii_strtoull(page_kib, NULL, 10) * HVM_KIB : 4 * HVM_KIB, .bytes = bytes};
+            g_array_append_val(entry->memory, memory);
+        hwloc_bitmap_foreach_end();
+    }
+    g_clear_pointer(&nodes, hwloc_bitmap_free);
+    entry->settled = TRUE;
+    return entry;
+}
+
+static RuntimeFound *found_new(virDomainPtr domain, const char *store)
+{
+    RuntimeFound *found = g_new0(RuntimeFound, 1);
+    char uuid[VIR_UUID_STRING_BUFLEN] = "";
+    gboolean active = virDomainIsActive(domain) == 1;
+    char *text = virDomainGetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT, METADATA_URI,
+                                      active ? VIR_DOMAIN_AFFECT_LIVE : VIR_DOMAIN_AFFECT_CONFIG);
+    g_autoptr(GError) error = NULL;
+
+    virDomainGetUUIDString(domain, uuid);
+    found->name = g_strdup(virDomainGetName(domain));
+    found->state = state_of(domain);
+    if (text) {
+        found->guest = metadata_read(text, found->name, uuid, &error);
+        if (!found->guest)
+            g_message("%s", error->message);
+        else if (strcmp(found->guest->store, store) != 0)
+            g_clear_pointer(&found->guest, runtime_guest_free);
+    }
+    free(text);
+    if (!active) {
+        if (found->guest)
+            g_clear_pointer(&found->guest->placement, placement_free);
+    } else if (found->guest && found->guest->placement) {
+        found->promise = placement_promise(found->guest->placement, uuid, found->name, found->guest->owner_uid);
+        found->promise->settled = TRUE;
+    } else {
+        found->promise = foreign_promise(domain, uuid);
+    }
+    return found;
+}
+
+static GPtrArray *vm_list(Runtime *runtime, const char *store, GError **error)
+{
+    g_autoptr(virConnect) connect = virt_get(virt_of(runtime), error);
+    virDomainPtr *domains = NULL;
+    int count = connect ? virConnectListAllDomains(connect, &domains, 0) : -1;
+
+    if (count < 0) {
+        if (connect)
+            virt_error(error, "cannot list domains");
+        return NULL;
+    }
+    GPtrArray *all = g_ptr_array_new_with_free_func((GDestroyNotify)runtime_found_free);
+
+    for (int i = 0; i < count; i++) {
+        g_ptr_array_add(all, found_new(domains[i], store));
+        virDomainFree(domains[i]);
+    }
+    free(domains);
+    return all;
+}
+
+static void vm_free(Runtime *runtime)
+{
+    g_free(runtime);
+}
+
+Runtime *vm_runtime_new(Virt *virt)
+{
+    VmRuntime *vm = g_new0(VmRuntime, 1);
+
+    vm->runtime = (Runtime){.name = "vm", .define = vm_define, .start = vm_start, .shut_down = vm_shut_down, .kill = vm_kill,
+                            .undefine = vm_undefine, .state = vm_state, .list = vm_list, .free = vm_free};
+    vm->virt = virt;
+    return &vm->runtime;
+}
