@@ -296,7 +296,7 @@ static gboolean is_job(const char *method)
 {
     GDBusMethodInfo *info = g_dbus_interface_info_lookup_method((GDBusInterfaceInfo *)&io_hvm1_interface, method);
 
-    return g_strcmp0(g_dbus_annotation_info_lookup(info->annotations, "io.hvm1.Job"), "true") == 0;
+    return g_dbus_annotation_info_lookup(info->annotations, "io.hvm1.Job") != NULL;
 }
 
 static void start_job(FakeHvmd *fake, const char *method, GDBusMethodInvocation *invocation)

@@ -2,6 +2,7 @@
 #include "hvm_error.h"
 #include "run_hvm.h"
 
+#include <glib/gstdio.h>
 #include <string.h>
 
 static void test_usage(void)
@@ -241,6 +242,78 @@ static void test_host(void)
     fake_free(fake);
 }
 
+static void test_doctor(void)
+{
+    FakeHvmd *fake = fake_new();
+
+    fake_reply(fake, "Hello", "{'version': <'" HVM_VERSION "'>, 'pid': <uint32 12>}");
+    fake_reply(fake, "Doctor",
+               "{'checks': <[{'name': <'kvm'>, 'state': <'ok'>, 'found': <'as fast as natively'>, 'meaning': <''>, "
+               "'advice': <''>}, {'name': <'huge pages'>, 'state': <'warning'>, 'found': <'none'>, 'meaning': <'slow'>, "
+               "'advice': <'reserve some'>}]>}");
+    check_hvm(fake, "doctor", 0,
+              "CHECK       STATE    FOUND\nhvmd        ok       hvmd " HVM_VERSION ", process 12\n"
+              "kvm         ok       as fast as natively\nhuge pages  warning  none\n"
+              "                       means: slow\n                       do:    reserve some\n\n"
+              "2 ok, 1 warning, 0 failures\n",
+              "");
+    fake_reply(fake, "Doctor", "{'checks': <[{'name': <'libvirt'>, 'state': <'failure'>, 'found': <'gone'>}]>}");
+    g_auto(HvmRun) run = run_hvm(fake, NULL, "doctor --json");
+
+    g_assert_cmpint(run.status, ==, 8);
+    g_assert_nonnull(strstr(run.output, "\"state\" : \"failure\""));
+    fake_free(fake);
+    /* Without hvmd: the node's own checks, and one failure more. */
+    g_auto(HvmRun) alone = run_hvm(NULL, NULL, "doctor");
+
+    g_assert_cmpint(alone.status, ==, 8);
+    g_assert_cmpstr(alone.errors, ==, "");
+    g_assert_nonnull(strstr(alone.output, "\nkvm "));
+    g_assert_nonnull(strstr(alone.output, "failure  hvmd is not running"));
+}
+
+/* Plans need no hvmd. The template is one of the test's own. */
+static void test_plan(void)
+{
+    static const char host[] = "--host 'synthetic:package:2 numanode:1 core:4 pu:1'";
+    g_autofree char *folder = g_dir_make_tmp("hvm-cli-XXXXXX", NULL);
+    g_autofree char *template = g_build_filename(folder, "t.conf", NULL);
+    g_autofree char *capture = g_build_filename(folder, "node.xml", NULL);
+    g_autofree char *fits = g_strdup_printf("plan g -t t --cpus 4 %s", host);
+    g_autofree char *json = g_strconcat(fits, " --json", NULL);
+    g_autofree char *xml = g_strconcat(fits, " --xml --network none", NULL);
+    g_autofree char *too_many = g_strdup_printf("plan g -t t --cpus 9 %s", host);
+    g_autofree char *write = g_strdup_printf("host capture %s", capture);
+    g_autofree char *captured = g_strdup_printf("plan g -t t --host %s", capture);
+
+    g_assert_true(g_file_set_contents(template, "[memory]\nsize=64M\n", -1, NULL));
+    g_setenv("HVM_TEMPLATE_PATH", folder, TRUE);
+
+    g_auto(HvmRun) text_run = run_hvm(NULL, NULL, fits);
+    g_auto(HvmRun) json_run = run_hvm(NULL, NULL, json);
+    g_auto(HvmRun) xml_run = run_hvm(NULL, NULL, xml);
+    g_auto(HvmRun) refused = run_hvm(NULL, NULL, too_many);
+    g_auto(HvmRun) capture_run = run_hvm(NULL, NULL, write);
+    g_auto(HvmRun) captured_run = run_hvm(NULL, NULL, captured);
+
+    g_assert_cmpint(text_run.status, ==, 0);
+    g_assert_nonnull(strstr(text_run.output, "PUs 0-3"));
+    g_assert_cmpint(json_run.status, ==, 0);
+    g_assert_nonnull(strstr(json_run.output, "\"vcpus\""));
+    g_assert_cmpint(xml_run.status, ==, 0);
+    g_assert_true(g_str_has_prefix(xml_run.output, "<domain"));
+    g_assert_null(strstr(xml_run.output, "<interface"));
+    g_assert_cmpint(refused.status, ==, 7);
+    g_assert_cmpstr(refused.output, ==, "");
+    g_assert_cmpint(capture_run.status, ==, 0);
+    g_assert_cmpint(captured_run.status, ==, 0);
+    check_hvm(NULL, "plan g -t t --xml --json", 2, "", "hvm: plan: wanted --xml or --json, found both\n");
+    check_hvm(NULL, "plan g", 2, "", "hvm: plan: wanted --template NAME, found none (`hvm template list` lists them)\n");
+    g_unlink(template);
+    g_unlink(capture);
+    g_rmdir(folder);
+}
+
 static void test_logs(void)
 {
     FakeHvmd *fake = fake_new();
@@ -318,6 +391,8 @@ int main(int argc, char **argv)
     g_test_add_func("/cli/interrupt", test_interrupt);
     g_test_add_func("/cli/templates", test_templates);
     g_test_add_func("/cli/host", test_host);
+    g_test_add_func("/cli/doctor", test_doctor);
+    g_test_add_func("/cli/plan", test_plan);
     g_test_add_func("/cli/logs", test_logs);
     g_test_add_func("/cli/hang-up", test_hang_up);
     g_test_add_func("/cli/full-output", test_full_output);

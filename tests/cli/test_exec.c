@@ -375,6 +375,42 @@ static void test_logs_on_terminal(void)
     fake_free(fake);
 }
 
+/* A guest made for the command: its options are create's and exec's. */
+static void test_run(void)
+{
+    FakeHvmd *fake = fake_new();
+    g_autofree char *run = NULL;
+    g_autofree char *exec = NULL;
+
+    fake_reply(fake, "Run", "{'name': <'run-1'>, 'address': <''>, 'cpus': <'0'>, 'notes': <@as []>}");
+    check_hvm(fake, "run --cpus 2 -e A=1 sl6 -- sh -c 'echo $A; exit 4'", 4, "1\n", "");
+    run = fake_last_request(fake, "Run");
+    g_assert_nonnull(strstr(run, "'template': <'sl6'>"));
+    g_assert_nonnull(strstr(run, "'settings': <{'cpu.count': '2'}>"));
+    exec = fake_last_request(fake, "Exec");
+    g_assert_nonnull(strstr(exec, "'name': <'run-1'>"));
+    check_hvm(fake, "run sl6 --cpus x true", 125, "", "hvm: --cpus: wanted 1 to 4096, found 'x'\n");
+    fake_error(fake, "Run", HVM_ERROR_NO_PLACEMENT, "needs 4 free cores; node 0 has 2");
+    check_hvm(fake, "run sl6 true", 125, "", "hvm: needs 4 free cores; node 0 has 2\n");
+    fake_free(fake);
+}
+
+/* While the guest boots, Ctrl-C ends hvm; hvmd then clears the guest. */
+static void test_run_interrupted(void)
+{
+    FakeHvmd *fake = fake_new();
+    g_autoptr(GSubprocessLauncher) launcher = hvm_launcher(fake, G_SUBPROCESS_FLAGS_NONE);
+    g_autoptr(GSubprocess) process = NULL;
+
+    fake_hold_jobs(fake);
+    process = g_subprocess_launcher_spawn(launcher, NULL, hvm_path(), "run", "sl6", "true", NULL);
+    fake_wait_calls(fake, "WaitJob", 1);
+    g_subprocess_send_signal(process, SIGINT);
+    g_assert_cmpint(hvm_wait(process), ==, 128 + SIGINT);
+    g_assert_cmpuint(fake_calls(fake, "Exec"), ==, 0);
+    fake_free(fake);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -392,6 +428,8 @@ int main(int argc, char **argv)
     g_test_add_func("/exec/terminal", test_terminal);
     g_test_add_func("/exec/terminal-restored", test_terminal_restored);
     g_test_add_func("/exec/background", test_background);
+    g_test_add_func("/exec/run", test_run);
+    g_test_add_func("/exec/run-interrupted", test_run_interrupted);
     g_test_add_func("/exec/logs-on-terminal", test_logs_on_terminal);
     return g_test_run();
 }
