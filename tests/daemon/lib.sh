@@ -241,8 +241,7 @@ leaks() {
             ls "$store/guests" 2>/dev/null | sed 's/^/guest folder /'
             for path in "$work"/store/images/.staging*; do [ ! -e "$path" ] || echo "staging $path"; done
             ip -o link | sed -n 's/^[0-9]*: \(\(hvm-\|vnet\|virbr\)[^:@]*\).*/link \1/p'
-            # Of what lies in hvmd's folder only the sockets of guests are theirs.
-            find /run/hvm -mindepth 1 -maxdepth 2 ! -name hvmd.sock ! -name '*.lock' 2>/dev/null | sed 's/^/runtime file /'
+            find /run/hvm/guests -mindepth 1 2>/dev/null | sed 's/^/runtime file /'
             find /etc/libvirt/qemu -name '*.xml' -o -path '*autostart/*' | sed 's/^/libvirt file /'
         fi
         find /dev/hugepages -mindepth 3 2>/dev/null | sed 's/^/huge page file /'
