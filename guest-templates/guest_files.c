@@ -25,14 +25,15 @@ const char *const guest_dpkg_options[] = {
 
 const GuestFile guest_files[] = {
     /*
-     * The agent starts as soon as files can be written, long before the network; it waits for its port itself.
+     * The agent starts long before the network, but after /tmp has been emptied (tmpfiles.d(5)); it waits for its port
+     * itself, and grows the root file system before it answers.
      * SIGPIPE and the limits are what its commands inherit: those of a login, and locked memory for RDMA.
      */
     {"usr/lib/systemd/system/hvm-agent.service", 0644,
      "[Unit]\n"
      "Description=hvm guest agent\n"
      "DefaultDependencies=no\n"
-     "After=systemd-remount-fs.service systemd-tmpfiles-setup.service local-fs.target\n"
+     "After=systemd-remount-fs.service systemd-tmpfiles-setup.service\n"
      "Conflicts=shutdown.target\n"
      "Before=shutdown.target\n"
      "StartLimitIntervalSec=0\n"
@@ -105,6 +106,7 @@ const GuestLink guest_links[] = {
     {UNITS "man-db.timer", MASKED, NULL},
     {UNITS "getty-static.service", MASKED, NULL},
     {UNITS "systemd-firstboot.service", MASKED, NULL},
+    {UNITS "systemd-sysusers.service", MASKED, NULL},  /* packages made their users when they were installed */
     {UNITS "systemd-networkd-wait-online.service", MASKED, NULL},
     {UNITS "systemd-journal-flush.service", MASKED, NULL}, /* the journal is volatile */
     {UNITS "systemd-pstore.service", MASKED, NULL},

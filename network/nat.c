@@ -196,6 +196,8 @@ static virNetworkPtr define_network(Nat *nat, virConnectPtr connect, uid_t owner
 /* An administrator's net-undefine leaves a network that runs, and is gone when it stops. */
 static gboolean make_persistent(virConnectPtr connect, virNetworkPtr network, GError **error)
 {
+    const char *name = virNetworkGetName(network);
+
     if (virNetworkIsPersistent(network) == 1)
         return TRUE;
 
@@ -203,16 +205,17 @@ static gboolean make_persistent(virConnectPtr connect, virNetworkPtr network, GE
     g_autoptr(virNetwork) defined = xml ? virNetworkDefineXML(connect, xml) : NULL;
 
     free(xml);
-    return defined || nat_fail(error, "cannot define network '%s' again", virNetworkGetName(network));
+    return defined || nat_fail(error, "cannot define network '%s' again", name);
 }
 
 static gboolean start_network(virNetworkPtr network, GError **error)
 {
+    const char *name = virNetworkGetName(network);
     g_autoptr(NatNetwork) held = NULL;
 
     if (virNetworkIsActive(network) == 1 || virNetworkCreate(network) == 0)
         return TRUE;
-    nat_fail(error, "cannot start network '%s'", virNetworkGetName(network));
+    nat_fail(error, "cannot start network '%s'", name);
     held = nat_read(network, 0, NULL);
     if (held && held->subnets->len > 0) {
         const Subnet *subnet = held->subnets->pdata[0];
@@ -308,6 +311,7 @@ static gboolean is_attached(const Nat *nat, uid_t owner_uid)
 gboolean nat_release(Nat *nat, virConnectPtr connect, uid_t owner_uid, GError **error)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&nat->lock);
+    g_autofree char *name = nat_network_name(owner_uid);
     g_autoptr(virNetwork) network = NULL;
 
     if (!find_network(nat, connect, owner_uid, &network, NULL, error))
@@ -318,14 +322,19 @@ gboolean nat_release(Nat *nat, virConnectPtr connect, uid_t owner_uid, GError **
     gboolean persistent = virNetworkIsPersistent(network) == 1;
 
     if (virNetworkIsActive(network) == 1 && virNetworkDestroy(network) < 0)
-        return nat_fail(error, "cannot stop network '%s'", virNetworkGetName(network));
+        return nat_fail(error, "cannot stop network '%s'", name);
     return !persistent || virNetworkUndefine(network) == 0 ||
-           nat_fail(error, "cannot remove network '%s'", virNetworkGetName(network));
+           nat_fail(error, "cannot remove network '%s'", name);
+}
+
+static int compare_names(gconstpointer a, gconstpointer b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
 char **nat_list(Nat *nat, virConnectPtr connect, GError **error)
 {
-    g_autoptr(GStrvBuilder) names = g_strv_builder_new();
+    GPtrArray *names = NULL;
     g_autofree virNetworkPtr *networks = NULL;
     int count = virConnectListAllNetworks(connect, &networks, 0);
 
@@ -333,13 +342,16 @@ char **nat_list(Nat *nat, virConnectPtr connect, GError **error)
         nat_fail(error, "cannot list libvirt's networks");
         return NULL;
     }
+    names = g_ptr_array_new();
     for (int i = 0; i < count; i++) {
         g_autoptr(virNetwork) network = networks[i];
         /* One that has just gone is none. */
         g_autoptr(NatNetwork) held = nat_read(network, 0, NULL);
 
         if (held && is_ours(nat, held))
-            g_strv_builder_add(names, virNetworkGetName(network));
+            g_ptr_array_add(names, g_strdup(virNetworkGetName(network)));
     }
-    return g_strv_builder_end(names);
+    g_ptr_array_sort(names, compare_names);
+    g_ptr_array_add(names, NULL);
+    return (char **)g_ptr_array_free(names, FALSE);
 }

@@ -40,7 +40,7 @@ gboolean nat_detach(Nat *nat, virConnectPtr connect, uid_t owner_uid, const char
  * meanwhile keeps its network. */
 gboolean nat_release(Nat *nat, virConnectPtr connect, uid_t owner_uid, GError **error);
 
-/* All of hvm's networks with this label: names (caller frees with g_strfreev), for recovery. */
+/* All of hvm's networks with this label: names, sorted (caller frees with g_strfreev), for recovery. */
 char **nat_list(Nat *nat, virConnectPtr connect, GError **error);
 
 /* The guest's MAC: 52:54:00 and 24 bits of a hash of its UUID. Stable. Caller frees. */

@@ -1,5 +1,6 @@
 #include "nat_hosts.h"
 
+#include "dhcp_release.h"
 #include "hvm_error.h"
 #include "virt.h"
 
@@ -20,13 +21,14 @@ gboolean nat_fail(GError **error, const char *format, ...)
 
 NatNetwork *nat_read(virNetworkPtr network, unsigned flags, GError **error)
 {
+    const char *name = virNetworkGetName(network);
     char *xml = virNetworkGetXMLDesc(network, flags);
     NatNetwork *held = NULL;
 
     if (xml)
         held = nat_xml_read(xml, error);
     else
-        nat_fail(error, "network '%s'", virNetworkGetName(network));
+        nat_fail(error, "network '%s'", name);
     free(xml);
     return held;
 }
@@ -54,10 +56,11 @@ static gboolean side_load(Side *side, virNetworkPtr network, unsigned flag, GErr
 
 static gboolean side_update(const Side *side, unsigned command, unsigned section, const NatHost *host, GError **error)
 {
+    const char *name = virNetworkGetName(side->network);
     g_autofree char *xml = section == VIR_NETWORK_SECTION_DNS_HOST ? nat_xml_dns_host(host) : nat_xml_dhcp_host(host);
 
     return virNetworkUpdate(side->network, command, section, -1, xml, side->flag) == 0 ||
-           nat_fail(error, "network '%s': cannot %s guest '%s' in %s", virNetworkGetName(side->network),
+           nat_fail(error, "network '%s': cannot %s guest '%s' in %s", name,
                 command == VIR_NETWORK_UPDATE_COMMAND_DELETE ? "remove" : "enter", host->name ? host->name : host->mac,
                 section == VIR_NETWORK_SECTION_DNS_HOST ? "DNS" : "DHCP");
 }
@@ -117,6 +120,11 @@ static gboolean side_enter(const Side *side, const NatHost *host, GError **error
 static gboolean side_remove(const Side *side, const char *mac, GError **error)
 {
     const NatHost *there = find_by_mac(side->held, mac);
+    const Subnet *subnet = side->held->subnets->len > 0 ? side->held->subnets->pdata[0] : NULL;
+
+    /* While the entry is there: with the last one, libvirt ends DHCP. */
+    if (there && subnet && side->held->bridge && side->flag == VIR_NETWORK_UPDATE_AFFECT_LIVE)
+        dhcp_release(side->held->bridge, subnet->address + 1, there->address, mac);
 
     for (guint i = 0; there && i < side->held->dns->len; i++) {
         const NatHost *name = side->held->dns->pdata[i];

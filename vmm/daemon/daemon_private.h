@@ -46,6 +46,9 @@ struct Client {
     GHashTable *execs;           /* id -> Exec */
     guint32 last_id;
     unsigned outstanding;        /* calls whose answer has not left yet */
+    GMutex lock;                 /* the two below: jobs add to them */
+    GPtrArray *ephemeral;        /* names of the guests that end with this connection */
+    gboolean closed;
 };
 
 typedef enum { METHOD_MAIN, METHOD_WORKER, METHOD_JOB } MethodKind;
@@ -81,6 +84,8 @@ Client *client_ref(Client *client);
 void client_unref(Client *client);
 /* Closes the connection and ends what depends on it. */
 void client_close(Client *client);
+/* Ties an ephemeral guest to the connection. FALSE where that is closed already. Any thread. */
+gboolean client_own_guest(Client *client, const char *name);
 
 /* Exports io.hvm1 on a connection that is authenticated. */
 gboolean service_export(Client *client, GError **error);
@@ -99,7 +104,7 @@ void job_progress(Job *job, const char *text, double fraction);
 GCancellable *job_cancellable(Job *job);
 GVariant *job_wait(Call *call, GError **error);
 GVariant *job_cancel(Call *call, GError **error);
-/* The connection is gone: builds are cancelled, other jobs go on to their end. */
+/* The connection is gone: bound jobs are cancelled, the others go on to their end. */
 void jobs_abandon(Client *client);
 
 GVariant *exec_start(Call *call, GError **error);

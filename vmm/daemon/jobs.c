@@ -4,8 +4,7 @@
 #include "daemon_private.h"
 
 #include "hvm_error.h"
-
-#include <string.h>
+#include "io_hvm1.h"
 
 enum { JOBS_PER_CLIENT_MAX = 32, JOBS_MAX = 128, PROGRESS_INTERVAL_US = 200000 };
 
@@ -167,6 +166,13 @@ GVariant *job_cancel(Call *call, GError **error)
     return g_variant_new_array(G_VARIANT_TYPE("{sv}"), NULL, 0);
 }
 
+static gboolean is_bound(const char *method)
+{
+    const GDBusMethodInfo *info = g_dbus_interface_info_lookup_method((GDBusInterfaceInfo *)&io_hvm1_interface, method);
+
+    return g_strcmp0(g_dbus_annotation_info_lookup(info->annotations, "io.hvm1.Job"), "bound") == 0;
+}
+
 void jobs_abandon(Client *client)
 {
     GHashTableIter iter;
@@ -175,7 +181,7 @@ void jobs_abandon(Client *client)
     g_hash_table_iter_init(&iter, client->jobs);
     while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&job)) {
         g_hash_table_iter_steal(&iter);
-        if (strcmp(job->call->method->name, "BuildTemplate") == 0)
+        if (is_bound(job->call->method->name))
             g_cancellable_cancel(job->cancellable);
         if (job->waiter) {
             client->outstanding--;

@@ -33,7 +33,39 @@ void client_unref(Client *client)
     caller_free(client->caller);
     g_hash_table_unref(client->jobs);
     g_hash_table_unref(client->execs);
+    g_ptr_array_unref(client->ephemeral);
+    g_mutex_clear(&client->lock);
     g_free(client);
+}
+
+gboolean client_own_guest(Client *client, const char *name)
+{
+    g_mutex_lock(&client->lock);
+    gboolean closed = client->closed;
+
+    if (!closed)
+        g_ptr_array_add(client->ephemeral, g_strdup(name));
+    g_mutex_unlock(&client->lock);
+    return !closed;
+}
+
+/* Destroys the guests that belonged to a connection. */
+static gpointer end_guests(gpointer data)
+{
+    Client *client = data;
+    Daemon *daemon = client->daemon;
+
+    for (guint i = 0; i < client->ephemeral->len; i++) {
+        g_autoptr(GError) error = NULL;
+
+        if (!guests_destroy(daemon->guests, client->caller, client->ephemeral->pdata[i], &error) &&
+            !g_error_matches(error, HVM_ERROR, HVM_ERROR_NOT_FOUND))
+            g_warning("%s", error->message);
+    }
+    client_unref(client);
+    g_atomic_int_add(&daemon->workers, -1);
+    g_main_context_wakeup(NULL);
+    return NULL;
 }
 
 void client_close(Client *client)
@@ -42,11 +74,20 @@ void client_close(Client *client)
 
     if (!connection)
         return;
+    client_ref(client);
     g_signal_handlers_disconnect_by_data(connection, client);
     g_dbus_connection_close(connection, NULL, NULL, NULL);
     jobs_abandon(client);
     g_hash_table_remove_all(client->execs);
+    g_mutex_lock(&client->lock);
+    client->closed = TRUE;
+    g_mutex_unlock(&client->lock);
+    if (client->ephemeral->len) {
+        g_atomic_int_inc(&client->daemon->workers);
+        g_thread_unref(g_thread_new("hvm-end", end_guests, client_ref(client)));
+    }
     g_hash_table_remove(client->daemon->clients, client);
+    client_unref(client);
 }
 
 static void on_closed(GDBusConnection *connection G_GNUC_UNUSED, gboolean vanished G_GNUC_UNUSED, GError *error G_GNUC_UNUSED,
@@ -116,6 +157,8 @@ static void on_authenticated(GObject *source G_GNUC_UNUSED, GAsyncResult *result
     client->connection = g_object_ref(connection);
     client->caller = g_steal_pointer(&entry->caller);
     client->jobs = g_hash_table_new(NULL, NULL);
+    g_mutex_init(&client->lock);
+    client->ephemeral = g_ptr_array_new_with_free_func(g_free);
     client->execs = g_hash_table_new_full(NULL, NULL, NULL, exec_free);
     g_hash_table_add(daemon->clients, client);
     g_signal_connect(connection, "closed", G_CALLBACK(on_closed), client);

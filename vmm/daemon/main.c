@@ -86,7 +86,7 @@ int main(int argc, char **argv)
     if (!(daemon.config = config_load(config_path, &error)))
         return fail(error);
     daemon.config->agent_path = find_agent();
-    daemon.clients = g_hash_table_new(NULL, NULL);
+    daemon.clients = g_hash_table_new_full(NULL, NULL, (GDestroyNotify)client_unref, NULL);
     daemon.loop = g_main_loop_new(NULL, FALSE);
     virt_register_event_loop();
 

@@ -259,6 +259,32 @@ static GVariant *create(Call *call, GError **error)
     return started(call, name, error);
 }
 
+static GVariant *run(Call *call, GError **error)
+{
+    Guests *guests = call->client->daemon->guests;
+    const Caller *caller = call->client->caller;
+    g_autoptr(Settings) settings = request_settings(call->request, error);
+    g_autofree char *name = NULL;
+    g_autoptr(GVariant) reply = NULL;
+    GVariantDict dict;
+
+    if (!settings || !guests_wait_ready(guests, READY_TIMEOUT_MS, error) ||
+        !guests_run_ephemeral(guests, caller, request_string(call->request, "template"), settings, job_cancellable(call->job),
+                              &name, report, call->job, error))
+        return NULL;
+    if (!client_own_guest(call->client, name)) {
+        guests_destroy(guests, caller, name, NULL);
+        g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "the connection closed while guest '%s' was booting", name);
+        return NULL;
+    }
+    if (!(reply = started(call, name, error)))
+        return NULL;
+    g_variant_ref_sink(reply);
+    g_variant_dict_init(&dict, reply);
+    g_variant_dict_insert(&dict, "name", "s", name);
+    return g_variant_dict_end(&dict);
+}
+
 static GVariant *start(Call *call, GError **error)
 {
     Guests *guests = call->client->daemon->guests;
@@ -331,6 +357,7 @@ const Method methods[] = {
     {"BuildTemplate", "template:s", METHOD_JOB, build_template},
     {"RemoveTemplate", "template:s revision?:s", METHOD_WORKER, remove_template},
     {"Create", "name:s template:s settings?:a{ss} start?:b", METHOD_JOB, create},
+    {"Run", "template:s settings?:a{ss}", METHOD_JOB, run},
     {"Start", "name:s wait?:b", METHOD_JOB, start},
     {"Stop", "name:s timeout?:u hard?:b", METHOD_JOB, stop},
     {"Destroy", "name:s", METHOD_JOB, destroy},

@@ -50,7 +50,7 @@ static gboolean leave_network(Guests *guests, const Guest *guest, GError **error
            (owner_has_more(guests, guest) || nat_release(guests->nat, connect, real->owner_uid, error));
 }
 
-static gboolean take_away(Guests *guests, Guest *guest, GError **error)
+gboolean guest_take_away(Guests *guests, Guest *guest, GError **error)
 {
     Runtime *runtime = guests->runtime;
     RuntimeGuest *real = guest->real;
@@ -73,7 +73,7 @@ gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, 
     if (!guest)
         return FALSE;
 
-    gboolean good = take_away(guests, guest, error);
+    gboolean good = guest_take_away(guests, guest, error);
 
     if (good) {
         guest_forget(guests, guest);

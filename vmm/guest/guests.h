@@ -76,9 +76,10 @@ gboolean guests_create(Guests *guests, const Caller *caller, const char *name, c
                        const Settings *request, GuestsProgressFunc progress, gpointer data, GError **error);
 
 /* Creates and starts an ephemeral guest, named run-XXXXXXXX, and waits for its agent. It dies with hvmd (libvirt's AUTODESTROY);
- * the caller destroys it with guests_destroy(). ret_name: caller frees. On failure nothing is left. */
+ * the caller destroys it with guests_destroy(). Cancelling ends the wait for its agent. ret_name: caller frees. On failure nothing is left. */
 gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *template_name, const Settings *request,
-                              char **ret_name, GuestsProgressFunc progress, gpointer data, GError **error);
+                              GCancellable *cancellable, char **ret_name, GuestsProgressFunc progress, gpointer data,
+                              GError **error);
 
 /* Solves, reserves, starts. Where `wait`, returns when the agent answers (TIMEOUT or AGENT otherwise, quoting the console's last
  * line; the guest then runs on for a look at it). */

@@ -14,13 +14,19 @@ static char *random_name(void)
     return g_strdup_printf("run-%08x", g_random_int());
 }
 
+/* Ends the wait for the agent; a thread of the main loop's. */
+static void on_cancelled(GCancellable *cancellable G_GNUC_UNUSED, gpointer data)
+{
+    g_cancellable_cancel(data);
+}
+
 gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *template_name, const Settings *request,
-                              char **ret_name, GuestsProgressFunc progress, gpointer data, GError **error)
+                              GCancellable *cancellable, char **ret_name, GuestsProgressFunc progress, gpointer data,
+                              GError **error)
 {
     g_autofree char *name = random_name();
     g_autoptr(Image) image = NULL;
     g_autoptr(Guest) guest = guest_prepare(guests, caller, name, template_name, request, &image, error);
-    g_autoptr(GError) ignored = NULL;
 
     if (!guest)
         return FALSE;
@@ -32,19 +38,23 @@ gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *
                     step_reached("run.disk", error) && guest_bring_up(guests, caller, guest, progress, data, error) &&
                     step_reached("run.domain", error);
 
+    if (good) {
+        gulong handler = g_cancellable_connect(cancellable, G_CALLBACK(on_cancelled), g_object_ref(guest->life), g_object_unref);
+
+        progress("booting", data);
+        good = guest_wait_for_agent(guests, guest, error);
+        g_cancellable_disconnect(cancellable, handler);
+    }
     if (!good) {
+        g_autoptr(GError) ignored = NULL;
+
+        guest_prefix_error(error, name);
+        if (!guest_take_away(guests, guest, &ignored))
+            g_warning("guest '%s': something stays behind until the next start: %s", name, ignored->message);
         guest_forget(guests, guest);
-        if (!image_store_destroy_guest(guests->store, guest->real->uuid, &ignored))
-            g_warning("guest '%s': its disk stays behind: %s", name, ignored->message);
-        guests_remove_socket_folder(guest->real->socket_folder);
         return FALSE;
     }
     guest_publish(guests, guest);
-    progress("booting", data);
-    if (!guest_wait_for_agent(guests, guest, error)) {
-        guests_destroy(guests, caller, name, NULL);
-        return FALSE;
-    }
     *ret_name = g_steal_pointer(&name);
     return TRUE;
 }

@@ -122,12 +122,10 @@ static Host *read_host(HostOrigin origin, const char *where, hwloc_topology_t to
     }
     if (!check_loaded(host, error) || !host_read_nodes(host, error) || !read_isolated(host, error))
         return NULL;
-    if (format) {
-        if (!host_read_captured_devices(host, error))
-            return NULL;
-    } else {
+    if (!format)
         host_read_devices(host);
-    }
+    if (!host_read_captured_devices(host, error))
+        return NULL;
     return host_finish(host, error) ? g_steal_pointer(&host) : NULL;
 }
 

@@ -45,7 +45,8 @@ void host_read_live_pools(Host *host);
 /* Gives the nodes what a capture must say about them; `topology` is the copy that is written. */
 void host_write_nodes(const Host *host, hwloc_topology_t topology);
 
-/* The devices as hwloc lists them (plain XML), as the root's info attributes do (capture), and as sysfs does now. */
+/* Fill in the devices as hwloc lists them (plain XML), as the root's info attributes do (capture; replacing what is there
+ * already at an address), and as sysfs does now. */
 void host_read_devices(Host *host);
 gboolean host_read_captured_devices(Host *host, GError **error);
 void host_read_live_devices(Host *host);

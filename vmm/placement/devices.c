@@ -19,12 +19,13 @@ enum { STEPS_MAX = 20000, WANTED_MAX = 64 };
 
 typedef struct {
     const SpecDevice *wanted;
-    GArray *candidates; /* of unsigned: indices into host->devices */
+    GArray *candidates; /* of unsigned: indices into devices->all */
     gboolean twin;      /* asks for the same as the one before: their order does not matter */
 } Request;
 
 struct Devices {
     const Survey *survey;
+    GPtrArray *all;     /* of HostDevice, by address; the host's */
     GArray *requests;   /* of Request, by name */
     unsigned *switches; /* by device: 0 for none, else a number for the switch it is below */
     int *nodes;         /* by device: node of the operating system, or -1 */
@@ -90,9 +91,8 @@ static gboolean would_do(const Host *host, const HostDevice *device, const SpecD
 }
 
 /* Devices that no group separates can only be given together, so one that is held holds them all. */
-static gboolean *list_held(const Survey *survey, gboolean full)
+static gboolean *list_held(const Survey *survey, const GPtrArray *all, gboolean full)
 {
-    const GPtrArray *all = survey->host->devices;
     gboolean *held = g_new0(gboolean, all->len + 1);
     g_autoptr(GHashTable) groups = g_hash_table_new(NULL, NULL);
 
@@ -165,8 +165,8 @@ static gboolean add_request(Devices *devices, const SpecDevice *wanted, const gb
         return FALSE;
     }
     request.candidates = g_array_new(FALSE, FALSE, sizeof(unsigned));
-    for (guint i = 0; i < host->devices->len; i++) {
-        if (held[i] || !would_do(host, g_ptr_array_index(host->devices, i), wanted))
+    for (guint i = 0; i < devices->all->len; i++) {
+        if (held[i] || !would_do(host, g_ptr_array_index(devices->all, i), wanted))
             continue;
         devices->kinds[i] |= bit;
         g_array_append_val(request.candidates, i);
@@ -182,7 +182,7 @@ static gboolean add_request(Devices *devices, const SpecDevice *wanted, const gb
     return request.candidates->len > 0 || refuse_none(devices->survey, wanted, error);
 }
 
-/* The nearest PCI-to-PCI bridge above that has more than one device below it: a switch, or a card with several. */
+/* The root port that it is below (0: none is told): devices with a common one are below one switch, or on one card. */
 static unsigned find_switch(const Survey *survey, const char *address)
 {
     hwloc_obj_t object = hwloc_get_pcidev_by_busidstring(survey->host->topology, address);
@@ -204,8 +204,8 @@ static void place_devices(Devices *devices)
 {
     const Host *host = devices->survey->host;
 
-    for (guint i = 0; i < host->devices->len; i++) {
-        const HostDevice *device = g_ptr_array_index(host->devices, i);
+    for (guint i = 0; i < devices->all->len; i++) {
+        const HostDevice *device = g_ptr_array_index(devices->all, i);
 
         devices->nodes[i] = device->node >= 0 && host_find_node(host, (unsigned)device->node) ? device->node : -1;
         /* With one node there is no question where it is. */
@@ -214,6 +214,13 @@ static void place_devices(Devices *devices)
         if (devices->kinds[i])
             devices->switches[i] = find_switch(devices->survey, device->address);
     }
+}
+
+static int compare_addresses(gconstpointer a, gconstpointer b)
+{
+    const HostDevice *x = *(const HostDevice *const *)a, *y = *(const HostDevice *const *)b;
+
+    return strcmp(x->address, y->address);
 }
 
 static int compare_wanted(gconstpointer a, gconstpointer b)
@@ -227,10 +234,15 @@ Devices *devices_new(const Survey *survey, const Spec *spec, gboolean full, GErr
 {
     g_autoptr(Devices) devices = g_new0(Devices, 1);
     guint count = survey->host->devices->len, wanted = spec->devices ? spec->devices->len : 0;
-    g_autofree gboolean *held = list_held(survey, full || wanted == 0);
+    g_autofree gboolean *held = NULL;
     g_autoptr(GPtrArray) sorted = g_ptr_array_new();
 
     devices->survey = survey;
+    devices->all = g_ptr_array_sized_new(count);
+    for (guint i = 0; i < count && wanted; i++)
+        g_ptr_array_add(devices->all, g_ptr_array_index(survey->host->devices, i));
+    g_ptr_array_sort(devices->all, compare_addresses);
+    held = list_held(survey, devices->all, full);
     devices->requests = g_array_new(FALSE, TRUE, sizeof(Request));
     devices->switches = g_new0(unsigned, count + 1);
     devices->nodes = g_new0(int, count + 1);
@@ -257,6 +269,7 @@ void devices_free(Devices *devices)
     for (guint i = 0; i < devices->requests->len; i++)
         g_array_free(g_array_index(devices->requests, Request, i).candidates, TRUE);
     g_array_free(devices->requests, TRUE);
+    g_ptr_array_free(devices->all, TRUE);
     g_free(devices->switches);
     g_free(devices->nodes);
     g_free(devices->kinds);
@@ -349,7 +362,7 @@ static void match_from(Match *match, unsigned index)
 static unsigned *measure(const Devices *devices, const gboolean *in)
 {
     const Survey *survey = devices->survey;
-    unsigned count = survey->host->devices->len;
+    unsigned count = devices->all->len;
     unsigned *distance = g_new(unsigned, count + 1);
 
     for (unsigned i = 0; i < count; i++) {
@@ -364,7 +377,7 @@ static unsigned *measure(const Devices *devices, const gboolean *in)
 
 guint64 devices_cost(const Devices *devices, const gboolean *in, gboolean ignore_locality, unsigned *ret_choice)
 {
-    unsigned count = devices->requests->len, all = devices->survey->host->devices->len;
+    unsigned count = devices->requests->len, all = devices->all->len;
 
     if (!count)
         return 0;
@@ -410,7 +423,7 @@ const SpecDevice *devices_wanted(const Devices *devices, unsigned i)
     return g_array_index(devices->requests, Request, i).wanted;
 }
 
-const GArray *devices_candidates(const Devices *devices, unsigned i)
+const HostDevice *devices_get(const Devices *devices, unsigned device)
 {
-    return g_array_index(devices->requests, Request, i).candidates;
+    return g_ptr_array_index(devices->all, device);
 }

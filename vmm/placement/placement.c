@@ -84,7 +84,7 @@ static void fill_devices(Placement *placement, const Search *search, const Solut
     if (count)
         devices_cost(search->devices, in, search->want.ignore_locality, choice);
     for (unsigned i = 0; i < count; i++) {
-        const HostDevice *from = g_ptr_array_index(host->devices, choice[i]);
+        const HostDevice *from = devices_get(search->devices, choice[i]);
         PlacementDevice *device = g_new0(PlacementDevice, 1);
 
         device->name = g_strdup(devices_wanted(search->devices, i)->name);

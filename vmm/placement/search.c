@@ -188,8 +188,7 @@ static Cost step_cost(const Walk *walk, const State *state, const Step *step)
     if (!step->take)
         return cost;
     cost += cost_of(COST_PACKAGES, step->packages - (open ? 1 : 0));
-    if (shares_packages(walk->shares, state->node) == 1)
-        cost += cost_of(COST_EVENNESS, (guint64)step->take * step->take);
+    cost += cost_of(COST_EVENNESS, (guint64)step->take * step->take);
     if (walk->search->want.page_bytes == PAGES_AUTO)
         cost += cost_of(COST_SMALL_PAGES, step->row == PAGES_4K);
     return cost;

@@ -36,9 +36,10 @@ struct Shares {
     GPtrArray *blocks; /* owns the rows */
 };
 
+/* Widths of the counts: a guest has at most 4,096 vCPUs, a host 16,384 PUs and (see survey.c) 1,024 nodes. */
 static const unsigned cost_shift[COST_FIELDS] = {
-    [COST_PARTIAL_NODES] = 0, [COST_PARTIAL_L3S] = 15, [COST_L3S] = 30, [COST_SMALL_PAGES] = 45,
-    [COST_UNISOLATED] = 60, [COST_EVENNESS] = 76, [COST_PACKAGES] = 112,
+    [COST_PARTIAL_NODES] = 0, [COST_PARTIAL_L3S] = 11, [COST_L3S] = 26, [COST_SMALL_PAGES] = 39, [COST_UNISOLATED] = 52,
+    [COST_PACKAGE_EVENNESS] = 65, [COST_EVENNESS] = 90, [COST_PACKAGES] = 115,
 };
 
 Cost cost_of(CostField field, guint64 count)
@@ -179,7 +180,7 @@ static Cost region_cost(const Shares *shares, const Node *node, unsigned region,
 
     if (take > share->capacity)
         return COST_NONE;
-    return add(share->best[0][take], node->regions > 1 ? cost_of(COST_EVENNESS, (guint64)take * take) : 0);
+    return add(share->best[0][take], node->regions > 1 ? cost_of(COST_PACKAGE_EVENNESS, (guint64)take * take) : 0);
 }
 
 /* Regions r and later of a node of several packages. */

@@ -13,12 +13,13 @@
 #include "placement.h"
 
 /* A cost is a row of counts in one number, the most important in the highest bits: adding two costs adds each count, and
- * comparing them compares lexicographically. The widths hold for HOST_PU_MAX (16,384) PUs. */
+ * comparing them compares lexicographically. */
 __extension__ typedef unsigned __int128 Cost;
 
 typedef enum {
     COST_PACKAGES,    /* packages touched */
     COST_EVENNESS,    /* sum of squares of the units per cell: least where cells are equal */
+    COST_PACKAGE_EVENNESS, /* the same for packages in a node of several (the emulator's unit counted) */
     COST_UNISOLATED,  /* units outside the PUs that the kernel isolates */
     COST_SMALL_PAGES, /* cells with 4 KiB pages, where the request leaves the size to us */
     COST_L3S,         /* L3s touched */
@@ -77,7 +78,7 @@ typedef struct {
     GArray *units;   /* of Unit */
     GArray *slices;  /* of Slice */
     GArray *regions; /* of Region */
-    GArray *nodes;   /* of Node: those that this request may use at all, by package, then number */
+    GArray *nodes;   /* of Node: general-purpose ones with PUs, by package, then number; the first NODES_MAX */
     hwloc_bitmap_t available, housekeeping, allowed; /* housekeeping and allowed: usable ones of them */
     gboolean bounded;     /* `allowed` is narrower than the host */
     unsigned widths[8];   /* widths that occur among the units, descending */
@@ -85,6 +86,8 @@ typedef struct {
     guint8 *distances;    /* host->nodes x host->nodes */
     gboolean distances_told;
 } Survey;
+
+enum { NODES_MAX = 1024 }; /* real hosts stay below 64 */
 
 #define survey_unit(survey, i) (&g_array_index((survey)->units, Unit, (i)))
 #define survey_slice(survey, i) (&g_array_index((survey)->slices, Slice, (i)))
@@ -141,7 +144,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Shares, shares_free)
 unsigned shares_capacity(const Shares *shares, unsigned i);
 unsigned shares_packages(const Shares *shares, unsigned i);
 /* Least cost of taking `count` over exactly `packages` packages (0 and 0 for not touching it): COST_UNISOLATED, COST_L3S,
- * COST_PARTIAL_*, and COST_EVENNESS between several packages in the node. COST_NONE where it cannot be. */
+ * COST_PARTIAL_*, COST_PACKAGE_EVENNESS. COST_NONE where it cannot be. */
 Cost shares_cost(const Shares *shares, unsigned i, unsigned packages, unsigned count);
 /* The units themselves: appends unsigned indices into survey->units, in the order of slices. */
 void shares_pick(const Shares *shares, unsigned i, unsigned packages, unsigned count, GArray *units);
@@ -164,11 +167,11 @@ unsigned devices_local_count(const Devices *devices);
 gboolean devices_on_node(const Devices *devices, unsigned i);
 /* Distance of the devices that ought to be near, in the high 32 bits, then the number of PCIe switches they are below. The
  * best match for a guest on the nodes `in` (by survey index). G_MAXUINT64 where there is none. `ret_choice` (may be NULL):
- * for each wanted device an index into host->devices. */
+ * for each wanted device, by name, an index for devices_get(). */
 guint64 devices_cost(const Devices *devices, const gboolean *in, gboolean ignore_locality, unsigned *ret_choice);
+/* The wanted devices by name. */
 const SpecDevice *devices_wanted(const Devices *devices, unsigned i);
-/* Indices into host->devices of the free ones that would do for device `i`. */
-const GArray *devices_candidates(const Devices *devices, unsigned i);
+const HostDevice *devices_get(const Devices *devices, unsigned device);
 
 /* ---- search.c: which nodes ---- */
 

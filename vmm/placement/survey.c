@@ -178,6 +178,8 @@ static void fill_units(Survey *survey, const GArray *places, hwloc_const_bitmap_
     for (guint i = 0; i < places->len;) {
         guint end = i;
 
+        if (survey->nodes->len == NODES_MAX && all[i].node != all[i - 1].node)
+            return;
         open_groups(survey, &all[i], i ? &all[i - 1] : NULL, &packages);
         while (end < places->len && all[end].core == all[i].core && all[end].node == all[i].node)
             count_open(survey, &all[end++], taken);

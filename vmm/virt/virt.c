@@ -3,6 +3,7 @@
 #include "hvm_error.h"
 
 #include <libvirt-glib/libvirt-glib.h>
+#include <signal.h>
 #include <string.h>
 
 enum {
@@ -52,6 +53,8 @@ void virt_register_event_loop(void)
     main_thread = g_thread_self();
     gvir_event_register();
     virSetErrorFunc(NULL, ignore_error);
+    /* A call on a connection whose libvirtd has gone writes into a closed socket. */
+    signal(SIGPIPE, SIG_IGN);
 }
 
 static void virt_clear(gpointer data)

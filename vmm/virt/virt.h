@@ -26,7 +26,7 @@ typedef struct {
     void (*on_lifecycle)(const char *uuid, const char *name, int event, int detail, gpointer data);
 } VirtListener;
 
-/* Installs libvirt-glib's event loop and silences libvirt's printing of errors to stderr. */
+/* Installs libvirt-glib's event loop, silences libvirt's printing of errors to stderr, and has SIGPIPE ignored. */
 void virt_register_event_loop(void);
 
 /* Starts connecting; never fails: the state says. `listener` is copied, its functions may be NULL. */
@@ -41,5 +41,6 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Virt, virt_free)
 virConnectPtr virt_get(Virt *virt, GError **error);
 
 /* Turns libvirt's last error of this thread into ours: NOT_FOUND for VIR_ERR_NO_DOMAIN and _NETWORK, LIBVIRT otherwise, the
- * message prefixed with the printf-style text and ": ". Always returns FALSE. */
+ * message prefixed with the printf-style text and ": ". Always returns FALSE. The arguments must not call libvirt: even
+ * virDomainGetName() forgets the error. */
 gboolean virt_error(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
