@@ -149,7 +149,7 @@ static unsigned units_wanted(const Refusal *refusal)
     unsigned width = want->smt == SMT_SIBLINGS ? refusal->question->host->smt : 1;
 
     if (refusal->search->phases->len == 0) /* not one whole core is free */
-        return (want->cpus + width - 1) / width + (want->dedicated ? 1 : 0);
+        return MAX((want->cpus + width - 1) / width, MAX(want->numa_nodes, want->sockets)) + (want->dedicated ? 1 : 0);
     return first_phase(refusal)->want + first_phase(refusal)->extra;
 }
 

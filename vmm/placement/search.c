@@ -187,7 +187,8 @@ static Cost step_cost(const Walk *walk, const State *state, const Step *step)
 
     if (!step->take)
         return cost;
-    cost = cost_add(cost, cost_of(COST_PACKAGES, step->packages - (open ? 1 : 0)));
+    if (shares_packages(walk->shares, state->node) == 1)
+        cost = cost_add(cost, cost_of(COST_PACKAGES, !open));
     cost = cost_add(cost, cost_of(COST_EVENNESS, (guint64)step->take * step->take));
     if (walk->search->want.page_bytes == PAGES_AUTO)
         cost = cost_add(cost, cost_of(COST_SMALL_PAGES, step->row == PAGES_4K));
@@ -355,15 +356,15 @@ static unsigned fewest_packages(const Walk *walk)
     g_autoptr(GArray) sums = g_array_new(FALSE, TRUE, sizeof(unsigned));
     unsigned count = 0, sum = 0, need = total_units(walk) + walk->phase->extra;
 
-    if (walk->search->want.sockets)
-        return walk->search->want.sockets;
     for (unsigned i = 0; i < survey->nodes->len; i++) {
         if (shares_packages(walk->shares, i) > 1)
-            return 1;
+            return 0;
         if (sums->len <= survey_node(survey, i)->package)
             g_array_set_size(sums, survey_node(survey, i)->package + 1);
         g_array_index(sums, unsigned, survey_node(survey, i)->package) += shares_capacity(walk->shares, i);
     }
+    if (walk->search->want.sockets)
+        return walk->search->want.sockets;
     while (sum < need && count < sums->len) {
         unsigned best = 0;
 
@@ -654,7 +655,11 @@ Search *search_new(const Survey *survey, const Devices *devices, const Want *wan
     for (unsigned i = 0; i < survey->width_count; i++) {
         unsigned width = survey->widths[i];
 
-        add_phase(search, (Phase){.width = width, .want = (want->cpus + width - 1) / width, .extra = extra});
+        unsigned cores = (want->cpus + width - 1) / width;
+
+        /* A cell and a package need a core at least, though its siblings stay idle. */
+        cores = MAX(cores, MAX(want->numa_nodes, want->sockets));
+        add_phase(search, (Phase){.width = width, .want = cores, .extra = extra});
     }
     /* Threads of unlike cores together; where no whole cores give exactly so many, cores that can spare the idle ones. */
     for (unsigned idle = 0; survey->width_count > 1 && !extra && survey->widths[1] > idle; idle++)
