@@ -78,8 +78,9 @@ Host *host_new_live(GError **error);
 /* As host_new_live(), but sharing the topology of `earlier` (a live host): pools and devices are read anew. */
 Host *host_refresh(Host *earlier, GError **error);
 
-/* From text of the command line: "synthetic:..." (hwloc's syntax; memory that it does not name is unknown) or the path of a captured file or hwloc XML export. INVALID saying what
- * is wrong with it; NOT_FOUND. */
+/* From text of the command line: "synthetic:..." (hwloc's syntax, where GB is 10^9 bytes and GiB 2^30; memory that it does
+ * not name is unknown) or the path of a captured file or hwloc XML export, at most 64 MiB. INVALID saying what is wrong
+ * with it; NOT_FOUND; HOST where it cannot be read. */
 Host *host_new_from(const char *where, GError **error);
 
 /* Writes one self-contained file that host_new_from() reads back to an equal host: hwloc XML whose root carries what

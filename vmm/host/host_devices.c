@@ -234,7 +234,7 @@ static void append_text(GString *line, const char *key, const char *value)
 {
     if (!value)
         return;
-    g_autofree char *escaped = g_uri_escape_string(value, NULL, FALSE);
+    g_autofree char *escaped = g_uri_escape_string(value, ":/()[],@", FALSE);
 
     g_string_append_printf(line, " %s=%s", key, escaped);
 }
@@ -315,7 +315,7 @@ static gboolean parse_field(const Host *host, HostDevice *device, const char *ke
     if (strcmp(key, "vfs") == 0)
         return parse_vfs(device, value);
     if (strcmp(key, "physical") == 0)
-        return parse_address(value, &number) && parse_text(&device->physical, value);
+        return parse_text(&device->physical, value) && parse_address(device->physical, &number);
     if (strcmp(key, "driver") == 0)
         return parse_text(&device->driver, value);
     if (strcmp(key, "interface") == 0)
@@ -357,31 +357,54 @@ static gboolean parse_device(const Host *host, HostDevice *device, const char *l
     return TRUE;
 }
 
+/* Adds the device of one info attribute, in place of what hwloc listed at that address. FALSE where it is not valid, or the
+ * second of that address. `listed` has the index plus one of what is in the host's list, `told` what came from here. */
+static gboolean add_captured_device(Host *host, const char *address, const char *line, GHashTable *listed, GHashTable *told)
+{
+    HostDevice *device = host_device_new(address);
+    guint index = GPOINTER_TO_UINT(g_hash_table_lookup(listed, address));
+    guint64 key;
+
+    if (!parse_address(address, &key) || g_hash_table_contains(told, address) || host->devices->len >= HOST_DEVICES_MAX ||
+        !parse_device(host, device, line)) {
+        host_device_free(device);
+        return FALSE;
+    }
+    g_hash_table_add(told, g_strdup(address));
+    if (index) {
+        HostDevice **slot = (HostDevice **)&g_ptr_array_index(host->devices, index - 1);
+
+        host_device_free(*slot);
+        *slot = device;
+    } else {
+        g_ptr_array_add(host->devices, device);
+    }
+    return TRUE;
+}
+
 gboolean host_read_captured_devices(Host *host, GError **error)
 {
-    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
+    g_autoptr(GHashTable) listed = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    g_autoptr(GHashTable) told = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     hwloc_obj_t root = hwloc_get_root_obj(host->topology);
 
+    for (guint i = 0; i < host->devices->len; i++) {
+        const HostDevice *device = g_ptr_array_index(host->devices, i);
+
+        g_hash_table_insert(listed, g_strdup(device->address), GUINT_TO_POINTER(i + 1));
+    }
     for (unsigned i = 0; i < root->infos_count; i++) {
         const char *name = root->infos[i].name, *line = root->infos[i].value;
-        guint64 key;
 
-        if (!g_str_has_prefix(name, INFO_DEVICE_PREFIX))
+        if (!g_str_has_prefix(name, INFO_DEVICE_PREFIX) ||
+            add_captured_device(host, name + strlen(INFO_DEVICE_PREFIX), line, listed, told))
             continue;
 
-        HostDevice *device = host_device_new(name + strlen(INFO_DEVICE_PREFIX));
+        g_autofree char *start = g_strndup(line, 120);
 
-        g_ptr_array_add(host->devices, device);
-        if (!parse_address(device->address, &key) || !g_hash_table_add(seen, device->address) ||
-            host->devices->len > HOST_DEVICES_MAX || !parse_device(host, device, line)) {
-            g_autofree char *shown_name = hvm_escape(name, (gssize)MIN(strlen(name), 60));
-            g_autofree char *shown = hvm_escape(line, (gssize)MIN(strlen(line), 120));
-
-            g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID,
-                        "%s: bad %s '%s': wanted one PCI device as 'class=0x020700 id=15b3:1014 node=1 ...'",
-                        host->description, shown_name, shown);
-            return FALSE;
-        }
+        host_refuse(error, host->description,
+                    "bad %.60s '%s': wanted one PCI device as 'class=0x020700 id=15b3:1014 node=1 ...'", name, start);
+        return FALSE;
     }
     g_ptr_array_sort(host->devices, compare_devices);
     return TRUE;

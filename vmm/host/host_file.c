@@ -12,14 +12,11 @@
 #define SYNTHETIC_PREFIX "synthetic:"
 
 enum {
-    FILE_MAX_BYTES = 64 << 20,
-    SYNTHETIC_MAX = 4096,       /* characters */
-    XML_DEPTH_MAX = 64,
-    XML_ELEMENTS_MAX = 1 << 20,
-    XML_VALUE_MAX = 64 << 10,   /* characters: a CPU set of 65,536 bits in hwloc's notation has 23 Ki */
+    FILE_MAX_BYTES = 64 << 20, /* escaped anew at most six times that: still an int */
+    SYNTHETIC_MAX = 4096, /* characters */
 };
 
-static void G_GNUC_PRINTF(3, 4) refuse(GError **error, const char *where, const char *format, ...)
+void host_refuse(GError **error, const char *where, const char *format, ...)
 {
     va_list arguments;
 
@@ -27,8 +24,9 @@ static void G_GNUC_PRINTF(3, 4) refuse(GError **error, const char *where, const 
     g_autofree char *reason = g_strdup_vprintf(format, arguments);
     va_end(arguments);
     g_autofree char *shown = hvm_escape(where, -1);
+    g_autofree char *shown_reason = hvm_escape(reason, -1);
 
-    g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "%s: %s", shown, reason);
+    g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "%s: %s", shown, shown_reason);
 }
 
 /* ---- Reading ---- */
@@ -42,7 +40,7 @@ static char *read_fd(int fd, const char *path, gsize *ret_length, GError **error
     while ((count = read(fd, chunk, 64 << 10)) > 0) {
         g_string_append_len(text, chunk, count);
         if (text->len > FILE_MAX_BYTES) {
-            refuse(error, path, "a file of more than 64 MiB is no host: wanted what 'hvm host capture' or lstopo writes");
+            host_refuse(error, path, "a file of more than 64 MiB is no host: wanted what 'hvm host capture' or lstopo writes");
             return NULL;
         }
     }
@@ -68,94 +66,11 @@ static char *read_file(const char *path, gsize *ret_length, GError **error)
         return NULL;
     }
     if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode))
-        refuse(error, path, "not a regular file: wanted what 'hvm host capture' or lstopo writes");
+        host_refuse(error, path, "not a regular file: wanted what 'hvm host capture' or lstopo writes");
     else
         text = read_fd(fd, path, ret_length, error);
     close(fd);
     return text;
-}
-
-/* ---- A look over the XML before hwloc gets it: hwloc trusts sizes and numbers that it finds ---- */
-
-typedef struct {
-    const char *path;
-    unsigned depth;
-    unsigned elements;
-    unsigned pus;
-} XmlCheck;
-
-static gboolean check_index(const char *name, const char *value)
-{
-    guint64 index;
-
-    /* 4294967295 is hwloc's "unknown". */
-    return strcmp(name, "os_index") != 0 || strcmp(value, "4294967295") == 0 ||
-           g_ascii_string_to_unsigned(value, 10, 0, 65535, &index, NULL);
-}
-
-static void xml_start(GMarkupParseContext *context, const char *element, const char **names, const char **values,
-                      gpointer data, GError **error)
-{
-    XmlCheck *check = data;
-    gboolean topology = strcmp(element, "topology") == 0;
-    int line = 0;
-
-    g_markup_parse_context_get_position(context, &line, NULL);
-    if ((check->depth == 0) != topology)
-        refuse(error, check->path, "line %d: found element '%.40s': wanted hwloc's 'topology' as the root", line, element);
-    else if (++check->depth > XML_DEPTH_MAX)
-        refuse(error, check->path, "line %d: elements nest deeper than %d", line, XML_DEPTH_MAX);
-    else if (++check->elements > XML_ELEMENTS_MAX)
-        refuse(error, check->path, "line %d: more than %d elements", line, XML_ELEMENTS_MAX);
-    for (; !*error && *names; names++, values++) {
-        if (strlen(*values) > XML_VALUE_MAX)
-            refuse(error, check->path, "line %d: attribute '%.40s' is longer than %d characters", line, *names, XML_VALUE_MAX);
-        else if (!check_index(*names, *values))
-            refuse(error, check->path, "line %d: wanted an os_index of 0 to 65535, found '%.40s'", line, *values);
-        else if (strcmp(*names, "type") == 0 && strcmp(*values, "PU") == 0 && ++check->pus > HOST_PU_MAX)
-            refuse(error, check->path, "line %d: more than %d processing units", line, HOST_PU_MAX);
-    }
-}
-
-static void xml_end(G_GNUC_UNUSED GMarkupParseContext *context, G_GNUC_UNUSED const char *element, gpointer data,
-                    G_GNUC_UNUSED GError **error)
-{
-    ((XmlCheck *)data)->depth--;
-}
-
-/* Declarations: entities and other encodings would show libxml2 another document than the one that was checked. */
-static void xml_passthrough(G_GNUC_UNUSED GMarkupParseContext *context, const char *text, gsize length, gpointer data,
-                            GError **error)
-{
-    XmlCheck *check = data;
-    g_autofree char *lower = g_ascii_strdown(text, (gssize)length);
-
-    if (g_str_has_prefix(lower, "<!doctype") && strchr(lower, '['))
-        refuse(error, check->path, "a document type with declarations of its own: wanted none");
-    else if (g_str_has_prefix(lower, "<?xml ") && strstr(lower, "encoding") && !strstr(lower, "\"utf-8\"") &&
-             !strstr(lower, "'utf-8'"))
-        refuse(error, check->path, "wanted XML in UTF-8");
-}
-
-static gboolean check_xml(const char *text, gsize length, const char *path, GError **error)
-{
-    static const GMarkupParser parser = {.start_element = xml_start, .end_element = xml_end, .passthrough = xml_passthrough};
-    XmlCheck check = {.path = path};
-    g_autoptr(GMarkupParseContext) context = g_markup_parse_context_new(&parser, 0, &check, NULL);
-    g_autoptr(GError) reason = NULL;
-
-    if (g_markup_parse_context_parse(context, text, (gssize)length, &reason) &&
-        g_markup_parse_context_end_parse(context, &reason))
-        return TRUE;
-    if (reason->domain == HVM_ERROR) {
-        g_propagate_error(error, g_steal_pointer(&reason));
-        return FALSE;
-    }
-
-    g_autofree char *shown = hvm_escape(reason->message, -1);
-
-    refuse(error, path, "not XML of a host (%s): wanted what 'hvm host capture' or lstopo writes", shown);
-    return FALSE;
 }
 
 /* ---- Loading ---- */
@@ -165,7 +80,7 @@ static gboolean check_loaded(const Host *host, GError **error)
     int pus = hwloc_get_nbobjs_by_type(host->topology, HWLOC_OBJ_PU);
 
     if (pus <= 0 || pus > HOST_PU_MAX) {
-        refuse(error, host->description, "wanted 1 to %d processing units, found %d", HOST_PU_MAX, pus);
+        host_refuse(error, host->description, "wanted 1 to %d processing units, found %d", HOST_PU_MAX, pus);
         return FALSE;
     }
     return TRUE;
@@ -198,39 +113,44 @@ static Host *read_host(HostOrigin origin, const char *where, hwloc_topology_t to
     if (format && strcmp(format, CAPTURE_FORMAT) != 0) {
         g_autofree char *found = hvm_escape(format, (gssize)MIN(strlen(format), 40));
 
-        refuse(error, where, "captured in format '%s', which this hvm does not know: wanted " CAPTURE_FORMAT, found);
+        host_refuse(error, where, "captured in format '%s', which this hvm does not know: wanted " CAPTURE_FORMAT, found);
         return NULL;
     }
     if (hwloc_topology_refresh(topology) < 0) {
-        refuse(error, where, "hwloc cannot use its distances: %s", g_strerror(errno));
+        host_refuse(error, where, "hwloc cannot use its distances: %s", g_strerror(errno));
         return NULL;
     }
     if (!check_loaded(host, error) || !host_read_nodes(host, error) || !read_isolated(host, error))
         return NULL;
-    if (format) {
-        if (!host_read_captured_devices(host, error))
-            return NULL;
-    } else {
+    if (!format)
         host_read_devices(host);
-    }
+    if (!host_read_captured_devices(host, error))
+        return NULL;
     return host_finish(host, error) ? g_steal_pointer(&host) : NULL;
+}
+
+Host *host_new_from_xml(const char *text, gsize length, const char *path, GError **error)
+{
+    g_autofree char *clean = host_clean_xml(text, length, path, error);
+    hwloc_topology_t topology;
+
+    if (!clean || !(topology = host_topology_new(error)))
+        return NULL;
+    /* hwloc counts the final NUL */
+    if (hwloc_topology_set_xmlbuffer(topology, clean, (int)strlen(clean) + 1) < 0 || hwloc_topology_load(topology) < 0) {
+        hwloc_topology_destroy(topology);
+        host_refuse(error, path, "XML, but no topology that hwloc can load: wanted what 'hvm host capture' or lstopo writes");
+        return NULL;
+    }
+    return read_host(HOST_XML, path, topology, error);
 }
 
 static Host *load_file(const char *path, GError **error)
 {
     gsize length;
     g_autofree char *text = read_file(path, &length, error);
-    hwloc_topology_t topology;
 
-    if (!text || !check_xml(text, length, path, error) || !(topology = host_topology_new(error)))
-        return NULL;
-    /* hwloc counts the final NUL */
-    if (hwloc_topology_set_xmlbuffer(topology, text, (int)length + 1) < 0 || hwloc_topology_load(topology) < 0) {
-        hwloc_topology_destroy(topology);
-        refuse(error, path, "XML, but no topology that hwloc can load: wanted what 'hvm host capture' or lstopo writes");
-        return NULL;
-    }
-    return read_host(HOST_XML, path, topology, error);
+    return text ? host_new_from_xml(text, length, path, error) : NULL;
 }
 
 /* Multiplies the counts of a synthetic description ("package:2 core:8 2") as hwloc will, what stands in parentheses and
@@ -266,14 +186,14 @@ static Host *load_synthetic(const char *where, GError **error)
         return NULL;
     }
     if (!check_synthetic_size(text)) {
-        refuse(error, where, "wanted at most %d processing units", HOST_PU_MAX);
+        host_refuse(error, where, "wanted at most %d processing units", HOST_PU_MAX);
         return NULL;
     }
     if (!(topology = host_topology_new(error)))
         return NULL;
     if (hwloc_topology_set_synthetic(topology, text) < 0 || hwloc_topology_load(topology) < 0) {
         hwloc_topology_destroy(topology);
-        refuse(error, where, "not hwloc's synthetic syntax: wanted one such as 'synthetic:package:2 numa:1(memory=64GB) "
+        host_refuse(error, where, "not hwloc's synthetic syntax: wanted one such as 'synthetic:package:2 numa:1(memory=64GB) "
                "l3:1 core:8 pu:2'");
         return NULL;
     }
@@ -287,32 +207,34 @@ Host *host_new_from(const char *where, GError **error)
 
 /* ---- Writing ---- */
 
-gboolean host_capture(const Host *host, const char *path, GError **error)
+char *host_to_xml(const Host *host, GError **error)
 {
     g_autofree char *isolated = host_format_list(host->isolated);
     hwloc_topology_t copy = NULL;
-    char *xml = NULL;
+    char *xml = NULL, *text = NULL;
     int length = 0;
 
     if (hwloc_topology_dup(&copy, host->topology) < 0) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "cannot copy the topology: %s", g_strerror(errno));
-        return FALSE;
+        return NULL;
     }
     host_add_info(hwloc_get_root_obj(copy), INFO_FORMAT, CAPTURE_FORMAT);
     host_add_info(hwloc_get_root_obj(copy), INFO_ISOLATED, isolated);
     host_write_nodes(host, copy);
     host_write_devices(host, copy);
-
-    gboolean good = hwloc_topology_export_xmlbuffer(copy, &xml, &length, 0) == 0;
-
-    if (!good) {
+    if (hwloc_topology_export_xmlbuffer(copy, &xml, &length, 0) < 0) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "hwloc cannot write the topology: %s", g_strerror(errno));
     } else {
-        /* the length counts a NUL */
-        good = g_file_set_contents_full(path, xml, (gssize)strnlen(xml, (gsize)length), G_FILE_SET_CONTENTS_CONSISTENT,
-                                        0644, error);
+        text = g_strndup(xml, (gsize)length);
         hwloc_free_xmlbuffer(copy, xml);
     }
     hwloc_topology_destroy(copy);
-    return good;
+    return text;
+}
+
+gboolean host_capture(const Host *host, const char *path, GError **error)
+{
+    g_autofree char *text = host_to_xml(host, error);
+
+    return text && g_file_set_contents_full(path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0644, error);
 }

@@ -45,11 +45,24 @@ void host_read_live_pools(Host *host);
 /* Gives the nodes what a capture must say about them; `topology` is the copy that is written. */
 void host_write_nodes(const Host *host, hwloc_topology_t topology);
 
-/* The devices as hwloc lists them (plain XML), as the root's info attributes do (capture), and as sysfs does now. */
+/* Fill in the devices as hwloc lists them (plain XML), as the root's info attributes do (capture; replacing what is there
+ * already at an address), and as sysfs does now. */
 void host_read_devices(Host *host);
 gboolean host_read_captured_devices(Host *host, GError **error);
 void host_read_live_devices(Host *host);
 void host_write_devices(const Host *host, hwloc_topology_t topology);
+
+/* As host_new_from() and host_capture(), but in memory; `path` is for messages. For the
+ * fuzzer too. */
+Host *host_new_from_xml(const char *text, gsize length, const char *path, GError **error);
+char *host_to_xml(const Host *host, GError **error);
+
+/* What may be given to hwloc of XML from anyone, which trusts the numbers and sets that it finds: checked and written anew.
+ * INVALID with the line. Caller frees. */
+char *host_clean_xml(const char *text, gsize length, const char *path, GError **error);
+
+/* INVALID: "where: reason", control characters escaped. */
+void host_refuse(GError **error, const char *where, const char *format, ...) G_GNUC_PRINTF(3, 4);
 
 HostDevice *host_device_new(const char *address);
 void host_device_free(HostDevice *device);

@@ -39,6 +39,7 @@ static int load_topology(hwloc_topology_t topology)
 
     if (!sysroot_get())
         return hwloc_topology_load(topology);
+    hwloc_topology_set_components(topology, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "x86"); /* asks this very CPU */
     g_mutex_lock(&environment);
     setenv("HWLOC_FSROOT", sysroot_get(), 1);
     int status = hwloc_topology_load(topology);

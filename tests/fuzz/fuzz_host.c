@@ -1,0 +1,44 @@
+/*
+ * fuzz_host.c: host files and synthetic descriptions from anyone.
+ *
+ * Whatever the bytes: a Host or one error, and a Host which is captured reads back.
+ * Seeds: what `hvm host capture FILE --host synthetic:...` writes.
+ */
+#include "host.h"
+#include "host_internal.h"
+
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const guint8 *data, size_t size);
+
+static Host *load(const guint8 *data, size_t size)
+{
+    g_autofree char *text = g_strndup((const char *)data, size); /* ends at the first NUL, as a command line does */
+    g_autoptr(GError) error = NULL;
+    Host *host;
+
+    if (g_str_has_prefix(text, "synthetic:")) {
+        host = host_new_from(text, &error);
+    } else {
+        host = host_new_from_xml((const char *)data, size, "fuzz", &error);
+    }
+    g_assert_true((host == NULL) == (error != NULL));
+    return host;
+}
+
+int LLVMFuzzerTestOneInput(const guint8 *data, size_t size)
+{
+    g_autoptr(Host) host = load(data, size);
+    g_autoptr(GError) error = NULL;
+
+    if (!host)
+        return 0;
+    g_autofree char *text = host_to_xml(host, &error);
+    g_assert_no_error(error);
+    g_autoptr(Host) back = host_new_from_xml(text, strlen(text), "back", &error);
+    g_assert_no_error(error);
+    g_assert_true(hwloc_bitmap_isequal(host->usable_pus, back->usable_pus));
+    g_assert_cmpuint(host->nodes->len, ==, back->nodes->len);
+    g_assert_cmpuint(host->devices->len, ==, back->devices->len);
+    return 0;
+}
