@@ -37,6 +37,7 @@ typedef struct {
     const char *details;    /* paragraphs for --help and the manual, or NULL; one line each, separated by newlines */
     const Option *options;  /* ended by name NULL; or NULL */
     gboolean spec_options;  /* also takes the options of template_keys[] */
+    const char *without;    /* one of those which makes no sense here, or NULL */
     gboolean json;          /* also takes --json */
     unsigned arguments_min; /* checked by the parser */
     unsigned arguments_max; /* G_MAXUINT: any number */

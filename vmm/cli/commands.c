@@ -91,7 +91,7 @@ const Command commands[] = {
                 "run; 125 where hvm itself failed."},
     {.name = "run", .arguments = "TEMPLATE [--] COMMAND [ARGUMENT]...",
      .help = "run a command in a guest made for it, which is gone when it ends", .options = exec_options, .spec_options = TRUE,
-     .arguments_min = 2, .arguments_max = G_MAXUINT, .options_until = 2, .kind = WORD_TEMPLATE,
+     .without = "autostart", .arguments_min = 2, .arguments_max = G_MAXUINT, .options_until = 2, .kind = WORD_TEMPLATE,
      .own_failure = HVM_EXIT_EXEC_FAILED, .run = run_run,
      .details = "As create, start, exec and destroy in one: what those say holds. The guest ends with hvm, however that ends."},
     {.name = "plan", .arguments = "NAME", .help = "say where a guest would be placed, and why, without making it",
