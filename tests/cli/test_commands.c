@@ -254,7 +254,7 @@ static void test_doctor(void)
     check_hvm(fake, "doctor", 0,
               "CHECK       STATE    FOUND\nhvmd        ok       hvmd " HVM_VERSION ", process 12\n"
               "kvm         ok       as fast as natively\nhuge pages  warning  none\n"
-              "                       means: slow\n                       do:    reserve some\n\n"
+              "    means: slow\n    do:    reserve some\n\n"
               "2 ok, 1 warning, 0 failures\n",
               "");
     fake_reply(fake, "Doctor", "{'checks': <[{'name': <'libvirt'>, 'state': <'failure'>, 'found': <'gone'>}]>}");

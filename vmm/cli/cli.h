@@ -93,6 +93,11 @@ void help_print(FILE *out);
 void help_print_command(FILE *out, const Command *command);
 /* "hvm template show [OPTION]... NAME". Caller frees. */
 char *help_synopsis(const Command *command);
+/* Prints `text` from column `indent` on, broken between words where `out` ends (cli_width()); the cursor stands at `column`. Ends the
+ * line. */
+void help_print_wrapped(FILE *out, const char *text, int indent, int column);
+/* Columns to print in: the terminal's, within 60 to 100; 100 where `out` is none. */
+unsigned cli_width(FILE *out);
 /* "-n, --lines N". Caller frees. */
 char *help_option(const Option *option);
 
@@ -125,6 +130,7 @@ void cli_report(const GError *error);
 int run_doctor(Cli *cli, GError **error);
 int run_host(Cli *cli, GError **error);
 int run_host_capture(Cli *cli, GError **error);
+int run_map(Cli *cli, GError **error);
 int run_template_list(Cli *cli, GError **error);
 int run_template_show(Cli *cli, GError **error);
 int run_template_build(Cli *cli, GError **error);

@@ -33,6 +33,12 @@ static const Option exec_options[] = {
     {0},
 };
 
+static const Option map_options[] = {
+    {.name = "svg", .argument = "FILE", .help = "write a picture into a file instead", .kind = WORD_FILE},
+    {.name = "host", .argument = "WHERE", .help = "another node, as for plan", .kind = WORD_FILE},
+    {0},
+};
+
 static const Option plan_options[] = {
     {.name = "template", .letter = 't', .argument = "TEMPLATE", .help = "template that the guest would be made from",
      .kind = WORD_TEMPLATE},
@@ -51,6 +57,9 @@ const Command commands[] = {
     {.name = "host capture", .arguments = "FILE", .help = "write all that placement needs to know of this node into a file",
      .arguments_min = 1, .arguments_max = 1, .kind = WORD_FILE, .run = run_host_capture,
      .details = "`hvm plan --host FILE` plans for the node that it describes. Works without hvmd."},
+    {.name = "map", .arguments = "", .help = "draw the node: packages, NUMA nodes, caches, cores, and who has which",
+     .options = map_options, .run = run_map,
+     .details = "Where hvmd cannot be reached, and with --host, nothing is promised to anyone in the drawing."},
     {.name = "template list", .arguments = "", .help = "list the templates", .json = TRUE, .run = run_template_list},
     {.name = "template show", .arguments = "TEMPLATE", .help = "show a template: each value and where it comes from", .json = TRUE,
      .arguments_min = 1, .arguments_max = 1, .kind = WORD_TEMPLATE, .run = run_template_show},
