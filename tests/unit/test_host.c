@@ -793,6 +793,7 @@ static void test_bad_names(void)
     assert_bad_name("synthetic:package:100000 core:100000 pu:100000", HVM_ERROR_INVALID);
     assert_bad_name("synthetic:100000 100000 100000", HVM_ERROR_INVALID);
     assert_bad_name("synthetic:numa:1(memory=22222222222222222GiB) pu:2", HVM_ERROR_INVALID);
+    assert_bad_name("synthetic:group:2 MemCache2:1 core:2 pu:2", HVM_ERROR_INVALID);
     assert_bad_name("synthetic:pu:16385", HVM_ERROR_INVALID);
     assert_bad_name("synthetic:pu:18446744073709551617", HVM_ERROR_INVALID);
     assert_bad_name(long_synthetic, HVM_ERROR_INVALID);

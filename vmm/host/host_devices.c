@@ -117,31 +117,59 @@ static char *format_address(hwloc_obj_t pci)
     return g_strdup_printf("%04x:%02x:%02x.%x", attr->domain, attr->bus, attr->dev, attr->func);
 }
 
+static HostDevice *new_from_hwloc(const Host *host, hwloc_obj_t pci, const char *address)
+{
+    HostDevice *device = host_device_new(address);
+
+    device->vendor_id = pci->attr->pcidev.vendor_id;
+    device->device_id = pci->attr->pcidev.device_id;
+    device->class_code = (guint32)pci->attr->pcidev.class_id << 8;
+    device->node = find_locality(host, pci);
+    device->interface = find_hwloc_interface(pci);
+    device->vendor_name = copy_info(pci, "PCIVendor");
+    device->device_name = copy_info(pci, "PCIDevice");
+    return device;
+}
+
+/* Files merged by hand (some of hwloc's own tests) name an address twice. One is kept, the same in whatever order they are
+ * listed: what has an interface. */
+static gboolean is_preferred(const HostDevice *device, const HostDevice *other)
+{
+    if (!device->interface != !other->interface)
+        return device->interface != NULL;
+    return device->vendor_id != other->vendor_id ? device->vendor_id < other->vendor_id
+                                                 : device->device_id < other->device_id;
+}
+
 void host_read_devices(Host *host)
 {
-    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
+    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal); /* address -> HostDevice */
     hwloc_obj_t pci = NULL;
 
     while ((pci = hwloc_get_next_pcidev(host->topology, pci))) {
         g_autofree char *address = format_address(pci);
         guint64 key;
 
-        if (!parse_address(address, &key) || g_hash_table_contains(seen, address) ||
-            is_bridge((guint32)pci->attr->pcidev.class_id << 8))
+        if (!parse_address(address, &key) || is_bridge((guint32)pci->attr->pcidev.class_id << 8))
             continue;
 
-        HostDevice *device = host_device_new(address);
+        HostDevice *device = new_from_hwloc(host, pci, address);
+        HostDevice *other = g_hash_table_lookup(seen, address);
 
-        device->vendor_id = pci->attr->pcidev.vendor_id;
-        device->device_id = pci->attr->pcidev.device_id;
-        device->class_code = (guint32)pci->attr->pcidev.class_id << 8;
-        device->node = find_locality(host, pci);
-        device->interface = find_hwloc_interface(pci);
-        device->vendor_name = copy_info(pci, "PCIVendor");
-        device->device_name = copy_info(pci, "PCIDevice");
-        g_ptr_array_add(host->devices, device);
-        g_hash_table_add(seen, device->address);
+        if (other && !is_preferred(device, other)) {
+            host_device_free(device);
+            continue;
+        }
+        g_hash_table_replace(seen, device->address, device);
+        if (other)
+            host_device_free(other);
     }
+    GHashTableIter iterator;
+    gpointer device;
+
+    g_hash_table_iter_init(&iterator, seen);
+    while (g_hash_table_iter_next(&iterator, NULL, &device))
+        g_ptr_array_add(host->devices, device);
     g_ptr_array_sort(host->devices, compare_devices);
 }
 
