@@ -8,6 +8,7 @@
 #include "template.h"
 #include "template_keys.h"
 #include "units.h"
+#include "verify.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -335,6 +336,35 @@ static GVariant *show(Call *call, GError **error)
     return guests_show(call->client->daemon->guests, call->client->caller, request_string(call->request, "name"), error);
 }
 
+static GVariant *verify(Call *call, GError **error)
+{
+    g_autoptr(GPtrArray) findings = guests_verify(call->client->daemon->guests, call->client->caller,
+                                                  request_string(call->request, "name"), error);
+    GVariantBuilder list = G_VARIANT_BUILDER_INIT(G_VARIANT_TYPE("aa{sv}"));
+    guint32 differences = 0;
+    GVariantDict dict;
+
+    for (guint i = 0; findings && i < findings->len; i++) {
+        const Finding *finding = findings->pdata[i];
+
+        g_variant_dict_init(&dict, NULL);
+        g_variant_dict_insert(&dict, "what", "s", finding->what);
+        g_variant_dict_insert(&dict, "promised", "s", finding->promised);
+        g_variant_dict_insert(&dict, "found", "s", finding->found);
+        g_variant_dict_insert(&dict, "state", "s", finding->kept ? "ok" : "differs");
+        g_variant_builder_add_value(&list, g_variant_dict_end(&dict));
+        differences += !finding->kept;
+    }
+    if (!findings) {
+        g_variant_builder_clear(&list);
+        return NULL;
+    }
+    g_variant_dict_init(&dict, NULL);
+    g_variant_dict_insert_value(&dict, "findings", g_variant_builder_end(&list));
+    g_variant_dict_insert(&dict, "differences", "u", differences);
+    return g_variant_dict_end(&dict);
+}
+
 static GVariant *logs(Call *call, GError **error)
 {
     g_autoptr(GBytes) text = guests_logs(call->client->daemon->guests, call->client->caller, request_string(call->request, "name"),
@@ -363,6 +393,7 @@ const Method methods[] = {
     {"Destroy", "name:s", METHOD_JOB, destroy},
     {"List", "", METHOD_MAIN, list},
     {"Show", "name:s", METHOD_WORKER, show},
+    {"Verify", "name:s", METHOD_WORKER, verify},
     {"Logs", "name:s lines?:u", METHOD_WORKER, logs},
     {"Exec", "name:s argv:aay environment?:aay directory?:ay directory-required?:b user?:s pty?:b rows?:q columns?:q",
      METHOD_WORKER, exec_start},

@@ -93,6 +93,9 @@ gboolean guests_stop(Guests *guests, const Caller *caller, const char *name, uns
 /* Ends it, forgets it, removes its disk. */
 gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, GError **error);
 
+/* Reads back from the kernel what it does for a running guest: of Finding (verify.h); caller unrefs. BUSY where it is not running. */
+GPtrArray *guests_verify(Guests *guests, const Caller *caller, const char *name, GError **error);
+
 /* a{sv} each, as io.hvm1.xml says for List and Show. guests_list() does not block: any thread. Floating. */
 GVariant *guests_list(Guests *guests, const Caller *caller);
 GVariant *guests_show(Guests *guests, const Caller *caller, const char *name, GError **error);

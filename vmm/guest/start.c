@@ -9,6 +9,7 @@
 
 #include "hvm_error.h"
 #include "step.h"
+#include "verify.h"
 
 #include <errno.h>
 #include <glib/gstdio.h>
@@ -128,6 +129,24 @@ static gboolean attach_network(Guests *guests, Guest *guest, GError **error)
     return TRUE;
 }
 
+/* The cheap part of verify, at every start: a promise that the kernel does not keep is none. */
+static gboolean check_threads(Guests *guests, Guest *guest, GError **error)
+{
+    g_autoptr(GPtrArray) findings = g_ptr_array_new_with_free_func((GDestroyNotify)finding_free);
+    pid_t pid = 0;
+
+    if (!guests->runtime->process(guests->runtime, guest->real, &pid, error))
+        return FALSE;
+    verify_threads(pid, guest->real->placement, findings);
+
+    const Finding *difference = verify_first_difference(findings);
+
+    if (difference)
+        g_set_error(error, HVM_ERROR, HVM_ERROR_LIBVIRT, "%s: wanted %s, found %s", difference->what, difference->promised,
+                    difference->found);
+    return difference == NULL;
+}
+
 gboolean guest_wait_for_agent(Guests *guests, Guest *guest, GError **error)
 {
     g_autoptr(ChannelBox) channel = guest_channel(guests, guest, guest->real->spec->boot_timeout_s * 1000, error);
@@ -168,6 +187,8 @@ gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, Gues
     progress(guest->real->kvm ? "starting it on KVM" : "starting it on TCG (software emulation: slow)", data);
     undo_push(undo, "domain", undo_run, &pair, NULL);
     if (!guests->runtime->start(guests->runtime, guest->real, FALSE, error) || !step_reached("start.domain", error))
+        return FALSE;
+    if (!check_threads(guests, guest, error) || !step_reached("start.verify", error))
         return FALSE;
     undo_commit(undo);
     g_mutex_lock(&guests->lock);
