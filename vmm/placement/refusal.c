@@ -33,7 +33,7 @@ static gboolean ask(const Refusal *refusal, const Want *want, Solution *solution
     }
     devices = devices_new(survey, question->spec, question->full, NULL);
     search = search_new(survey, devices, want);
-    search_run(search, -1, solution);
+    search_run(search, -1, 0, solution);
     return solution->found;
 }
 

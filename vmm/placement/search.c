@@ -43,7 +43,8 @@ typedef struct {
     unsigned cells;       /* wanted */
     gboolean even;        /* only equal cells, up to one unit */
     gboolean carries;     /* rounding matters, so all ways of it are tried */
-    guint64 granules;
+    guint64 granule, granules; /* bytes of one, and how many */
+    GArray **steps;       /* by node, of Step: lent to the state that is looked at there */
     unsigned *room;       /* by node: the most for vCPUs that its units and its memory allow */
     unsigned *most;       /* [node x (cells + 1)]: the most that so many of this and later nodes have */
     unsigned *musts;      /* by node: how many of this and later ones must be in */
@@ -104,14 +105,14 @@ static void add_steps_of(const Walk *walk, const State *state, Step step, GArray
 {
     const Want *want = &walk->search->want;
     const Node *node = survey_node(walk->search->survey, state->node);
-    guint64 granule = want_granule(want), product = walk->granules * step.take;
+    guint64 product = walk->granules * step.take;
     guint64 high = (product + total_units(walk) - 1) / total_units(walk), low = product / total_units(walk);
 
     if (!walk->carries)
         low = high = granules_up_to(walk, state->units + step.take) - granules_up_to(walk, state->units);
     for (guint64 granules = high; granules + 1 > low && granules > 0; granules--) {
         step.granules = granules;
-        step.row = node_page_row(node, want, granules * granule);
+        step.row = node_page_row(node, want, granules * walk->granule);
         if (step.row >= 0)
             g_array_append_val(steps, step);
     }
@@ -133,13 +134,15 @@ static void add_steps_taking(const Walk *walk, const State *state, unsigned take
     }
 }
 
-static void list_steps(const Walk *walk, const State *state, GArray *steps)
+static const GArray *list_steps(const Walk *walk, const State *state)
 {
     const Step skip = {.row = -1};
+    GArray *steps = walk->steps[state->node];
     unsigned left = total_units(walk) - state->units, later = walk->cells - state->cells - 1;
     gboolean may = state->cells < walk->cells && (int)state->node != walk->excluded;
     unsigned most, least = 1;
 
+    g_array_set_size(steps, 0);
     if (may && left > later) {
         most = MIN(left - later, walk->room[state->node]);
         if (walk->even) {
@@ -151,6 +154,7 @@ static void list_steps(const Walk *walk, const State *state, GArray *steps)
     }
     if (!walk->must[state->node])
         g_array_append_val(steps, skip);
+    return steps;
 }
 
 static gboolean begins_package(const Walk *walk, unsigned node)
@@ -233,9 +237,8 @@ static Cost walk_on(Walk *walk, const State *state)
         return COST_NONE;
     }
 
-    g_autoptr(GArray) steps = g_array_new(FALSE, FALSE, sizeof(Step));
+    const GArray *steps = list_steps(walk, state);
 
-    list_steps(walk, state, steps);
     for (guint i = 0; i < steps->len; i++) {
         const Step *step = &g_array_index(steps, Step, i);
         State next = next_state(walk, state, step);
@@ -257,9 +260,8 @@ static void walk_back(Walk *walk, Cost cost, GArray *cells)
     State state = {0};
 
     while (state.node < walk->search->survey->nodes->len) {
-        g_autoptr(GArray) steps = g_array_new(FALSE, FALSE, sizeof(Step));
+        const GArray *steps = list_steps(walk, &state);
 
-        list_steps(walk, &state, steps);
         for (guint i = 0; i < steps->len; i++) {
             const Step *step = &g_array_index(steps, Step, i);
             State next = next_state(walk, &state, step);
@@ -269,7 +271,7 @@ static void walk_back(Walk *walk, Cost cost, GArray *cells)
                 continue;
             if (step->take) {
                 Cell cell = {.node = state.node, .count = step->take, .packages = step->packages,
-                             .emulator = step->emulator, .bytes = step->granules * want_granule(&walk->search->want),
+                             .emulator = step->emulator, .bytes = step->granules * walk->granule,
                              .page_bytes = page_row_bytes[step->row]};
 
                 g_array_append_val(cells, cell);
@@ -299,8 +301,8 @@ static gboolean rounding_matters(const Walk *walk)
             guint64 low = walk->granules * take / total, high = (walk->granules * take + total - 1) / total;
             const Node *node = survey_node(survey, i);
 
-            if (low != high && (low == 0) + node_page_row(node, want, low * want_granule(want)) !=
-                                   node_page_row(node, want, high * want_granule(want)))
+            if (low != high && (low == 0) + node_page_row(node, want, low * walk->granule) !=
+                                   node_page_row(node, want, high * walk->granule))
                 return TRUE;
         }
     }
@@ -312,13 +314,12 @@ static unsigned find_room(const Walk *walk, unsigned node)
 {
     const Want *want = &walk->search->want;
     unsigned room = (int)node == walk->excluded ? 0 : MIN(shares_capacity(walk->shares, node), total_units(walk));
-    guint64 granule = want_granule(want);
 
     while (room > 0) {
         guint64 low = walk->granules * room / total_units(walk);
 
-        if (node_page_row(survey_node(walk->search->survey, node), want, low * granule) >= 0 ||
-            node_page_row(survey_node(walk->search->survey, node), want, (low + 1) * granule) >= 0)
+        if (node_page_row(survey_node(walk->search->survey, node), want, low * walk->granule) >= 0 ||
+            node_page_row(survey_node(walk->search->survey, node), want, (low + 1) * walk->granule) >= 0)
             break;
         room--;
     }
@@ -423,14 +424,17 @@ static Cost solve_cells(const Search *search, unsigned phase, unsigned cells, co
 {
     const Phase *row = &g_array_index(search->phases, Phase, phase);
     Walk walk = {.search = search, .shares = g_ptr_array_index(search->shares, phase), .phase = row, .must = must,
-                 .excluded = excluded, .cells = cells,
-                 .granules = search->want.memory_bytes / want_granule(&search->want)};
+                 .excluded = excluded, .cells = cells, .granule = want_granule(&search->want)};
     g_autoptr(GArray) other = g_array_new(FALSE, TRUE, sizeof(Cell));
     Cost cost, uneven;
 
+    walk.granules = search->want.memory_bytes / walk.granule;
     if (cells > row->want || cells > walk.granules)
         return COST_NONE;
     fill_bounds(&walk);
+    walk.steps = g_new(GArray *, search->survey->nodes->len);
+    for (guint i = 0; i < search->survey->nodes->len; i++)
+        walk.steps[i] = g_array_new(FALSE, FALSE, sizeof(Step));
     cost = walk_run(&walk, TRUE, ret_cells);
     if (cells > 1 && !search->want.spread &&
         (cost_is_none(cost) || cost_get(cost, COST_PACKAGES) > fewest_packages(&walk))) {
@@ -442,6 +446,9 @@ static Cost solve_cells(const Search *search, unsigned phase, unsigned cells, co
         }
     }
     *ret_cut_short |= walk.cut_short;
+    for (guint i = 0; i < search->survey->nodes->len; i++)
+        g_array_free(walk.steps[i], TRUE);
+    g_free(walk.steps);
     g_free(walk.room);
     g_free(walk.most);
     g_free(walk.musts);
@@ -656,11 +663,16 @@ static void run_cells(const Search *search, unsigned cells, int excluded, Soluti
     }
 }
 
-void search_run(const Search *search, int excluded, Solution *ret_solution)
+void search_run(const Search *search, int excluded, unsigned from, Solution *ret_solution)
 {
     const Want *want = &search->want;
-    unsigned nodes = search->survey->nodes->len, low = 1, high = MIN(nodes, want->cpus);
+    unsigned nodes = search->survey->nodes->len, low = MAX(from, 1), high = MIN(nodes, want->cpus);
     Solution best = {0};
+
+    if (want->spread && from) {
+        low = 1;
+        high = MIN(high, from);
+    }
 
     if (want->numa_nodes) {
         low = want->numa_nodes;

@@ -229,8 +229,9 @@ typedef struct {
 Search *search_new(const Survey *survey, const Devices *devices, const Want *want);
 void search_free(Search *search);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Search, search_free)
-/* The best solution in which node `excluded` (survey index, -1: none) has no part. */
-void search_run(const Search *search, int excluded, Solution *ret_solution);
+/* The best solution in which node `excluded` (survey index, -1: none) has no part. `from`: numbers of nodes that would be better
+ * than this one are known not to do; 0 where nothing is known. */
+void search_run(const Search *search, int excluded, unsigned from, Solution *ret_solution);
 void solution_clear(Solution *solution);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Solution, solution_clear)
 /* Negative where `a` is better. */
