@@ -22,6 +22,7 @@ cores=2
 # Other users must reach hvm, wherever the tree lies.
 mkdir -p "$work/bin" "$work/templates"
 cp "$build/hvm" "$work/bin/hvm"
+cp "$build/tests/daemon/raw" "$work/bin/raw"
 cp "$source"/guest-templates/*.conf "$work/templates/" 2>/dev/null
 export PATH=$work/bin:$PATH
 export HVM_TEMPLATE_PATH=$work/templates
@@ -183,6 +184,10 @@ as() {
     setpriv --reuid "$user" --regid "$user" --init-groups --inh-caps=-all "$@"
 }
 
+# raw_call METHOD [REQUEST]: one call past hvm. Prints the reply, or the name of the error and its message.
+raw_call() { raw /run/hvm/hvmd.sock "io.hvm1.$1" "${2:-@a{sv\} {\}}" 2>&1; }
+connected() { raw_call Hello | grep -q "'connected': <true>"; }
+
 # --- images and guests ------------------------------------------------------------------------------------------------
 
 # Puts the image that all tests share into the store: bound, or with `copy` as an own copy.
@@ -204,12 +209,13 @@ begin() {
     hvmd_start
 }
 
-# create NAME [OPTION...]: a small guest.
+# create NAME [OPTION...]: a small guest, of one vCPU unless said otherwise.
 create() {
     local name=$1
 
     shift
-    hvm create "$name" --template debian12 --cpus 1 --memory 512M "$@"
+    case " $* " in *" --cpus "*) ;; *) set -- --cpus 1 "$@" ;; esac
+    hvm create "$name" --template debian12 --memory 512M "$@"
 }
 
 state_of() { hvm show "$1" --json | json 'x["state"]'; }
@@ -241,8 +247,7 @@ leaks() {
             ls "$store/guests" 2>/dev/null | sed 's/^/guest folder /'
             for path in "$work"/store/images/.staging*; do [ ! -e "$path" ] || echo "staging $path"; done
             ip -o link | sed -n 's/^[0-9]*: \(\(hvm-\|vnet\|virbr\)[^:@]*\).*/link \1/p'
-            # Of what lies in hvmd's folder only the sockets of guests are theirs.
-            find /run/hvm -mindepth 1 -maxdepth 2 ! -name hvmd.sock ! -name '*.lock' 2>/dev/null | sed 's/^/runtime file /'
+            find /run/hvm/guests -mindepth 1 2>/dev/null | sed 's/^/runtime file /'
             find /etc/libvirt/qemu -name '*.xml' -o -path '*autostart/*' | sed 's/^/libvirt file /'
         fi
         find /dev/hugepages -mindepth 3 2>/dev/null | sed 's/^/huge page file /'

@@ -64,7 +64,7 @@ private_kvm() {
 }
 
 ip link set lo up
-private_sysfs
+[ "$HVM_TEST_NET" = outside ] || private_sysfs
 private_cgroups || echo "# cgroups are the machine's own" >&2
 resolver=$(readlink -f /etc/resolv.conf)
 cp "$resolver" "$work/resolv.conf"

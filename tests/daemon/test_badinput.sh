@@ -191,11 +191,10 @@ except OSError:
     pass' "$bytes"
     hvmd_running && hvmd_answers >/dev/null || fail "hvmd is gone"
 done
-raw() { gdbus call --address unix:path=/run/hvm/hvmd.sock --object-path /io/hvm1 --method "io.hvm1.$1" "$2" 2>&1; }
-like "a missing key" "$(raw Show '@a{sv} {}')" 'Error\.Invalid.*name'
-like "an unknown key" "$(raw Show "{'name': <'g'>, 'nmae': <'g'>}")" 'Error\.Invalid.*nmae'
-like "a wrong type" "$(raw Show "{'name': <7>}")" 'Error\.Invalid.*name'
-like "a key twice" "$(raw Show "{'name': <'g'>, 'name': <'h'>}")" 'Error\.Invalid|duplicate|twice'
-like "a job that is none" "$(raw WaitJob "{'job': <uint32 77>}")" 'Error\.NotFound'
+like "a missing key" "$(raw_call Show '@a{sv} {}')" 'Error\.Invalid.*name'
+like "an unknown key" "$(raw_call Show "{'name': <'g'>, 'nmae': <'g'>}")" 'Error\.Invalid.*nmae'
+like "a wrong type" "$(raw_call Show "{'name': <7>}")" 'Error\.Invalid.*name'
+like "a key twice" "$(raw_call Show "{'name': <'g'>, 'name': <'h'>}")" 'Error\.Invalid|duplicate|twice'
+like "a job that is none" "$(raw_call WaitJob "{'job': <uint32 77>}")" 'Error\.NotFound'
 t "hvmd lives" hvmd_answers
 done_testing

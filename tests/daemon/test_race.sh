@@ -41,10 +41,10 @@ wait "${pids[@]}"
 refuses "after a scramble of destroys it is gone" 3 "no guest 'a'" hvm show a
 
 pids=()
-for i in $(seq 50); do hvm list >/dev/null 2>&1 & pids+=($!); done
+for i in $(seq 50); do hvm list >/dev/null 2>"$work/many.$i" & pids+=($!); done
 wrong=0
 for pid in "${pids[@]}"; do wait "$pid" || wrong=$((wrong + 1)); done
-is "fifty clients at once are all served" $wrong 0
+is "fifty clients at once are all served" $wrong 0 || sort "$work"/many.* | uniq -c | diag
 t "clients that say nothing do not stop the others" python3 -c '
 import socket, subprocess
 idle = []

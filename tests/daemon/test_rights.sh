@@ -3,12 +3,10 @@
 # needs: image
 . "$HVM_TEST_SOURCE/tests/daemon/lib.sh"
 begin
-contract=$source/vmm/client/io.hvm1.xml
+contract=$(find "$source/vmm" -name io.hvm1.xml)
 
-# raw USER METHOD REQUEST: the reply, or the D-Bus name of the error.
-raw() {
-    as "$1" gdbus call --address unix:path=/run/hvm/hvmd.sock --object-path /io/hvm1 --method "io.hvm1.$2" "$3" 2>&1
-}
+# call USER METHOD REQUEST
+call() { as "$1" raw /run/hvm/hvmd.sock "io.hvm1.$2" "$3" 2>&1; }
 
 # Lines "METHOD RIGHT" of the contract.
 methods() {
@@ -49,17 +47,17 @@ while read -r method right; do
     case $right in
     root)
         for user in alice bob eve; do
-            like "$method: $user is denied" "$(raw $user "$method" "$request")" 'io\.hvm1\.Error\.Denied'
+            like "$method: $user is denied" "$(call $user "$method" "$request")" 'io\.hvm1\.Error\.Denied'
         done
         ;;
-    group) like "$method: eve is denied" "$(raw eve "$method" "$request")" 'io\.hvm1\.Error\.Denied' ;;
+    group) like "$method: eve is denied" "$(call eve "$method" "$request")" 'io\.hvm1\.Error\.Denied' ;;
     owner)
         for user in bob eve; do
-            like "$method: to $user there is no such guest" "$(raw $user "$method" "$request")" 'io\.hvm1\.Error\.NotFound'
+            like "$method: to $user there is no such guest" "$(call $user "$method" "$request")" 'io\.hvm1\.Error\.NotFound'
         done
         ;;
     anyone)
-        reply=$(raw eve "$method" "$request")
+        reply=$(call eve "$method" "$request")
         like "$method: tells eve nothing of alice's guest" "$([[ $reply == *hers* ]] && echo "$reply" || echo nothing)" '^nothing$'
         ;;
     *) fail "$method: unknown right $right" ;;
@@ -67,11 +65,11 @@ while read -r method right; do
 done < <(methods)
 
 # A job or a command belongs to its connection: every call above came from a connection of its own.
-like "another connection's job does not exist" "$(raw alice WaitJob "{'job': <uint32 1>}")" 'io\.hvm1\.Error\.NotFound'
-like "another connection's command does not exist" "$(raw alice ExecWait "{'exec': <uint32 1>}")" 'io\.hvm1\.Error\.NotFound'
+like "another connection's job does not exist" "$(call alice WaitJob "{'job': <uint32 1>}")" 'io\.hvm1\.Error\.NotFound'
+like "another connection's command does not exist" "$(call alice ExecWait "{'exec': <uint32 1>}")" 'io\.hvm1\.Error\.NotFound'
 like "there are no properties to read past the rights" \
-    "$(as eve gdbus call --address unix:path=/run/hvm/hvmd.sock --object-path /io/hvm1 --method org.freedesktop.DBus.Properties.GetAll io.hvm1 2>&1)" \
-    "\(@a\{sv\} \{\},\)|Error"
+    "$(as eve raw /run/hvm/hvmd.sock org.freedesktop.DBus.Properties.GetAll "'io.hvm1'" 2>&1)" \
+    '^\(@a\{sv\} \{\},\)|Error'
 is "alice's guest is unharmed" "$(as alice hvm show hers --json | json 'x["state"]')" off
 is "no guest came to be" "$(hvm list --json | json '[g["name"] for g in x["guests"]]')" hers
 

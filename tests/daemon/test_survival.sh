@@ -36,7 +36,6 @@ libvirt_kill -9
 is "the guest runs on without libvirtd" "$(gone "$pid" || echo runs)" runs
 is "exec does not need libvirtd" "$(hvm exec a -- echo here)" here
 libvirtd -d
-connected() { [ "$(gdbus call --address unix:path=/run/hvm/hvmd.sock --object-path /io/hvm1 --method io.hvm1.Hello '@a{sv} {}' | grep -c "'connected': <true>")" = 1 ]; }
 t "hvmd finds libvirtd again" wait_for 60 connected
 is "the guest runs" "$(state_of a)" running
 is "the ledger is the same" "$(promises)" "$before"

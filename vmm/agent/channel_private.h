@@ -75,7 +75,7 @@ gpointer channel_thread(gpointer channel);
 void channel_fail(Channel *channel, const char *format, ...) G_GNUC_PRINTF(2, 3);
 /* Handles every whole frame in the parser. */
 void channel_parse(Channel *channel);
-/* Puts what is due into the queue, as far as there is room. FALSE: not all of it. */
+/* Puts what is due into the queue, as far as there is room. FALSE: there is more. */
 gboolean channel_emit(Channel *channel);
 
 /* --- channel_stream.c --- */

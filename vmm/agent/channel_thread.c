@@ -56,14 +56,14 @@ static void transmit(Channel *channel)
         queue->start = queue->end = 0;
 }
 
-static void fill_polls(Channel *channel, GArray *polls)
+static void fill_polls(Channel *channel, gboolean more, GArray *polls)
 {
     gboolean room = channel->established && g_queue_is_empty(&channel->control) &&
                     protocol_queue_payload(&channel->queue, PROTOCOL_PAYLOAD_MAX);
     struct pollfd wake = {.fd = channel->wake, .events = POLLIN};
     struct pollfd guest = {.fd = channel->socket, .events = POLLIN};
 
-    if (channel->queue.start < channel->queue.end)
+    if (channel->queue.start < channel->queue.end || more)
         guest.events |= POLLOUT;
     g_array_set_size(polls, 0);
     g_array_append_val(polls, wake);
@@ -173,11 +173,12 @@ gpointer channel_thread(gpointer data)
         struct pollfd *rows;
         guint n_processes;
         guint64 count;
+        gboolean more;
 
         say_hello(channel);
-        channel_emit(channel);
+        more = !channel_emit(channel);
         transmit(channel);
-        fill_polls(channel, polls);
+        fill_polls(channel, more, polls);
         n_processes = channel->processes->len;
         rows = (struct pollfd *)(gpointer)polls->data;
         g_mutex_unlock(&channel->mutex);
@@ -191,6 +192,7 @@ gpointer channel_thread(gpointer data)
         finish_done(channel);
     }
     channel_fail(channel, "the channel was closed");
+    shutdown(channel->socket, SHUT_RDWR); /* the agent ends its commands, whenever channel_free() is called */
     finish_all(channel);
     g_mutex_unlock(&channel->mutex);
     return NULL;

@@ -10,7 +10,7 @@
 #pragma once
 
 #include "client.h"
-#include "key.h"
+#include "settings.h"
 
 #include <stdio.h>
 
@@ -104,6 +104,12 @@ Client *cli_client(Cli *cli, GError **error);
  * `cancellable` (only where Ctrl-C should cancel the job and wait for its end): TRUE to have it so. */
 gboolean cli_call(Cli *cli, const char *method, GVariant *request, gboolean cancellable, GVariant **ret_reply, GError **error);
 
+/* What the options of template_keys[] set, origin "request". NULL with INVALID naming the option. */
+Settings *cli_settings(const Cli *cli, GError **error);
+
+/* The same as a{ss} for a request; floating. */
+GVariant *cli_settings_request(const Cli *cli, GError **error);
+
 /* A request with the name of a guest, checked here so that a mistyped one costs no connection. NULL with INVALID. Floating. */
 GVariant *cli_name_request(const char *name, GError **error);
 
@@ -117,6 +123,7 @@ void cli_report(const GError *error);
 /* The commands' functions */
 int run_doctor(Cli *cli, GError **error);
 int run_host(Cli *cli, GError **error);
+int run_host_capture(Cli *cli, GError **error);
 int run_template_list(Cli *cli, GError **error);
 int run_template_show(Cli *cli, GError **error);
 int run_template_build(Cli *cli, GError **error);
@@ -129,4 +136,6 @@ int run_list(Cli *cli, GError **error);
 int run_show(Cli *cli, GError **error);
 int run_logs(Cli *cli, GError **error);
 int run_exec(Cli *cli, GError **error);
+int run_run(Cli *cli, GError **error);
+int run_plan(Cli *cli, GError **error);
 int run_complete(Cli *cli, GError **error);

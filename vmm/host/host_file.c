@@ -12,7 +12,7 @@
 #define SYNTHETIC_PREFIX "synthetic:"
 
 enum {
-    FILE_MAX_BYTES = 64 << 20,
+    FILE_MAX_BYTES = 64 << 20, /* escaped anew at most six times that: still an int */
     SYNTHETIC_MAX = 4096, /* characters */
 };
 
@@ -131,12 +131,13 @@ static Host *read_host(HostOrigin origin, const char *where, hwloc_topology_t to
 
 Host *host_new_from_xml(const char *text, gsize length, const char *path, GError **error)
 {
+    g_autofree char *clean = host_clean_xml(text, length, path, error);
     hwloc_topology_t topology;
 
-    if (!host_check_xml(text, length, path, error) || !(topology = host_topology_new(error)))
+    if (!clean || !(topology = host_topology_new(error)))
         return NULL;
     /* hwloc counts the final NUL */
-    if (hwloc_topology_set_xmlbuffer(topology, text, (int)length + 1) < 0 || hwloc_topology_load(topology) < 0) {
+    if (hwloc_topology_set_xmlbuffer(topology, clean, (int)strlen(clean) + 1) < 0 || hwloc_topology_load(topology) < 0) {
         hwloc_topology_destroy(topology);
         host_refuse(error, path, "XML, but no topology that hwloc can load: wanted what 'hvm host capture' or lstopo writes");
         return NULL;

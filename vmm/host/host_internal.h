@@ -52,13 +52,14 @@ gboolean host_read_captured_devices(Host *host, GError **error);
 void host_read_live_devices(Host *host);
 void host_write_devices(const Host *host, hwloc_topology_t topology);
 
-/* As host_new_from() and host_capture(), but in memory; `text` ends with a NUL at `length`, `path` is for messages. For the
+/* As host_new_from() and host_capture(), but in memory; `path` is for messages. For the
  * fuzzer too. */
 Host *host_new_from_xml(const char *text, gsize length, const char *path, GError **error);
 char *host_to_xml(const Host *host, GError **error);
 
-/* A look over XML before hwloc gets it, because hwloc trusts the numbers and sets that it finds. INVALID with the line. */
-gboolean host_check_xml(const char *text, gsize length, const char *path, GError **error);
+/* What may be given to hwloc of XML from anyone, which trusts the numbers and sets that it finds: checked and written anew.
+ * INVALID with the line. Caller frees. */
+char *host_clean_xml(const char *text, gsize length, const char *path, GError **error);
 
 /* INVALID: "where: reason", control characters escaped. */
 void host_refuse(GError **error, const char *where, const char *format, ...) G_GNUC_PRINTF(3, 4);

@@ -124,30 +124,20 @@ static char *describe_wanted(const SpecDevice *wanted)
     return g_strdup_printf(wanted->kind ? "device '%s' (a %s)" : "device '%s' (on network '%s')", name, what);
 }
 
+/* Whose a held device is, is not for every caller to know. */
 static gboolean refuse_none(const Survey *survey, const SpecDevice *wanted, GError **error)
 {
-    g_autofree char *what = describe_wanted(wanted);
-    const LedgerEntry *owner = NULL;
+    g_autofree char *what = describe_wanted(wanted), *where = hvm_escape(survey->host->description, -1);
     unsigned held = 0;
 
-    for (guint i = 0; i < survey->host->devices->len; i++) {
-        const HostDevice *device = g_ptr_array_index(survey->host->devices, i);
-
-        if (!would_do(survey->host, device, wanted))
-            continue;
-        held++;
-        if (!owner && survey->ledger)
-            owner = ledger_device_owner(survey->ledger, device->address);
-    }
-    if (held == 0) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_NO_PLACEMENT, "needs %s; %s has none", what, survey->host->description);
-        return FALSE;
-    }
-
-    g_autofree char *who = owner ? hvm_escape(owner->name, -1) : g_strdup("a guest");
-
-    g_set_error(error, HVM_ERROR, HVM_ERROR_NO_PLACEMENT,
-                "needs %s; %u on this node would do, and none is free (stop '%s', or ask for another device)", what, held, who);
+    for (guint i = 0; i < survey->host->devices->len; i++)
+        held += would_do(survey->host, g_ptr_array_index(survey->host->devices, i), wanted);
+    if (held == 0)
+        g_set_error(error, HVM_ERROR, HVM_ERROR_NO_PLACEMENT, "needs %s; %s has none", what, where);
+    else
+        g_set_error(error, HVM_ERROR, HVM_ERROR_NO_PLACEMENT,
+                    "needs %s; %u would do, but other guests hold %s, or a device in the same IOMMU group (free one)", what, held,
+                    held == 1 ? "it" : "them all");
     return FALSE;
 }
 

@@ -126,7 +126,7 @@ static void add_steps_taking(const Walk *walk, const State *state, unsigned take
         for (unsigned p = 1; p <= packages; p++) {
             Step step = {.take = take, .packages = p, .emulator = emulator};
 
-            if (shares_cost(walk->shares, state->node, p, count) != COST_NONE)
+            if (!cost_is_none(shares_cost(walk->shares, state->node, p, count)))
                 add_steps_of(walk, state, step, steps);
         }
     }
@@ -187,10 +187,10 @@ static Cost step_cost(const Walk *walk, const State *state, const Step *step)
 
     if (!step->take)
         return cost;
-    cost += cost_of(COST_PACKAGES, step->packages - (open ? 1 : 0));
-    cost += cost_of(COST_EVENNESS, (guint64)step->take * step->take);
+    cost = cost_add(cost, cost_of(COST_PACKAGES, step->packages - (open ? 1 : 0)));
+    cost = cost_add(cost, cost_of(COST_EVENNESS, (guint64)step->take * step->take));
     if (walk->search->want.page_bytes == PAGES_AUTO)
-        cost += cost_of(COST_SMALL_PAGES, step->row == PAGES_4K);
+        cost = cost_add(cost, cost_of(COST_SMALL_PAGES, step->row == PAGES_4K));
     return cost;
 }
 
@@ -216,7 +216,7 @@ static Cost walk_on(Walk *walk, const State *state)
         gboolean done = state->cells == walk->cells && state->units == total_units(walk) && state->carry == 0 &&
                         state->emulator == (walk->phase->extra > 0);
 
-        return done && (!walk->search->want.sockets || state->packages == walk->search->want.sockets) ? 0 : COST_NONE;
+        return done && (!walk->search->want.sockets || state->packages == walk->search->want.sockets) ? COST_ZERO : COST_NONE;
     }
     if (is_hopeless(walk, state))
         return COST_NONE;
@@ -237,13 +237,13 @@ static Cost walk_on(Walk *walk, const State *state)
     for (guint i = 0; i < steps->len; i++) {
         const Step *step = &g_array_index(steps, Step, i);
         State next = next_state(walk, state, step);
-        Cost cost = step_cost(walk, state, step), rest;
+        Cost cost = step_cost(walk, state, step);
 
-        if (cost >= best)
+        if (!cost_less(cost, best))
             continue;
-        rest = walk_on(walk, &next);
-        if (rest != COST_NONE && cost + rest < best)
-            best = cost + rest;
+        cost = cost_add(cost, walk_on(walk, &next));
+        if (cost_less(cost, best))
+            best = cost;
     }
     remember(walk, key, best);
     return best;
@@ -261,9 +261,9 @@ static void walk_back(Walk *walk, Cost cost, GArray *cells)
         for (guint i = 0; i < steps->len; i++) {
             const Step *step = &g_array_index(steps, Step, i);
             State next = next_state(walk, &state, step);
-            Cost own = step_cost(walk, &state, step), rest = own <= cost ? walk_on(walk, &next) : COST_NONE;
+            Cost own = step_cost(walk, &state, step), rest = cost_less(cost, own) ? COST_NONE : walk_on(walk, &next);
 
-            if (rest == COST_NONE || own + rest != cost)
+            if (cost_is_none(rest) || !cost_equal(cost_add(own, rest), cost))
                 continue;
             if (step->take) {
                 Cell cell = {.node = state.node, .count = step->take, .packages = step->packages,
@@ -342,7 +342,7 @@ static Cost walk_run(Walk *walk, gboolean even, GArray *cells)
     walk->memo = g_new0(Memo, walk->memo_size);
     cost = walk_on(walk, &start);
     g_array_set_size(cells, 0);
-    if (cost != COST_NONE)
+    if (!cost_is_none(cost))
         walk_back(walk, cost, cells);
     g_clear_pointer(&walk->memo, g_free);
     return cost;
@@ -394,9 +394,9 @@ static Cost solve_cells(const Search *search, unsigned phase, unsigned cells, co
     fill_bounds(&walk);
     cost = walk_run(&walk, TRUE, ret_cells);
     if (cells > 1 && !search->want.spread &&
-        (cost == COST_NONE || cost_get(cost, COST_PACKAGES) > fewest_packages(&walk))) {
+        (cost_is_none(cost) || cost_get(cost, COST_PACKAGES) > fewest_packages(&walk))) {
         uneven = walk_run(&walk, FALSE, other);
-        if (uneven < cost) {
+        if (cost_less(uneven, cost)) {
             cost = uneven;
             g_array_set_size(ret_cells, 0);
             g_array_append_vals(ret_cells, other->data, other->len);
@@ -523,8 +523,8 @@ int solution_compare(const Solution *a, const Solution *b)
         return a->device_cost < b->device_cost ? -1 : 1;
     if (a->phase != b->phase)
         return a->phase < b->phase ? -1 : 1;
-    if (a->cost != b->cost)
-        return a->cost < b->cost ? -1 : 1;
+    if (!cost_equal(a->cost, b->cost))
+        return cost_less(a->cost, b->cost) ? -1 : 1;
     return compare_cells(a->cells, b->cells);
 }
 
@@ -537,7 +537,7 @@ static void try_set(const Search *search, unsigned cells, const NodeSet *set, in
                                      .cells = g_array_new(FALSE, TRUE, sizeof(Cell))};
 
         solution.cost = solve_cells(search, phase, cells, set->in, excluded, solution.cells, &best->cut_short);
-        if (solution.cost == COST_NONE)
+        if (cost_is_none(solution.cost))
             continue;
         if (!best->found || solution_compare(&solution, best) < 0) {
             solution.cut_short = best->cut_short;
@@ -577,13 +577,36 @@ static gboolean worth_trying(const Search *search, unsigned cells, int excluded)
     return FALSE;
 }
 
+static guint64 cost_of_nodes(const Search *search, const GArray *cells)
+{
+    g_autofree gboolean *in = g_new0(gboolean, search->survey->nodes->len + 1);
+
+    for (guint i = 0; i < cells->len; i++)
+        in[g_array_index(cells, Cell, i).node] = TRUE;
+    return devices_cost(search->devices, in, search->want.ignore_locality, NULL);
+}
+
 static void run_cells(const Search *search, unsigned cells, int excluded, Solution *best)
 {
     if (!worth_trying(search, cells, excluded))
         return;
 
-    g_autoptr(GArray) sets = list_sets(search, cells);
+    g_autofree gboolean *none = g_new0(gboolean, search->survey->nodes->len + 1);
+    g_autoptr(GArray) sets = NULL;
+    Solution free_choice = {0};
 
+    /* Often the best choice without regard to devices has the devices near too; nothing can beat it then. */
+    try_set(search, cells, &(NodeSet){0, none}, excluded, &free_choice);
+    best->cut_short |= free_choice.cut_short;
+    if (!free_choice.found)
+        return;
+    sets = list_sets(search, cells);
+    free_choice.device_cost = cost_of_nodes(search, free_choice.cells);
+    if (sets->len && free_choice.device_cost == g_array_index(sets, NodeSet, 0).device_cost) {
+        *best = free_choice;
+        return;
+    }
+    solution_clear(&free_choice);
     for (guint i = 0; i < sets->len; i++) {
         const NodeSet *set = &g_array_index(sets, NodeSet, i);
 
@@ -633,9 +656,9 @@ Search *search_new(const Survey *survey, const Devices *devices, const Want *wan
 
         add_phase(search, (Phase){.width = width, .want = (want->cpus + width - 1) / width, .extra = extra});
     }
-    /* Threads of unlike cores together; where no whole cores give exactly so many, some threads stay idle. */
-    for (unsigned idle = 0; survey->width_count > 1 && !extra && idle < survey->widths[0]; idle++)
-        add_phase(search, (Phase){.weighted = TRUE, .want = want->cpus + idle});
+    /* Threads of unlike cores together; where no whole cores give exactly so many, cores that can spare the idle ones. */
+    for (unsigned idle = 0; survey->width_count > 1 && !extra && survey->widths[1] > idle; idle++)
+        add_phase(search, (Phase){.width = idle + 1, .weighted = TRUE, .want = want->cpus + idle});
     return search;
 }
 
