@@ -208,7 +208,8 @@ static gboolean check_object(XmlCheck *check, const char **names, const char **v
     return !has_sets(type) || check_sets(check, type, names, values, parent, frame, error);
 }
 
-/* The entities that hwloc's own parser knows, and no others. */
+/* With the entities that hwloc's own parser knows, and no others; without what hwloc's export leaves out, which is all but
+ * printable ASCII, so that a name is the same after one more capture. */
 static void write_escaped(GString *out, const char *text)
 {
     static const char special[] = "&<>\"\n\r\t";
@@ -219,7 +220,7 @@ static void write_escaped(GString *out, const char *text)
 
         if (found)
             g_string_append(out, entities[found - special]);
-        else
+        else if (g_ascii_isprint(*text))
             g_string_append_c(out, *text);
     }
 }
