@@ -593,6 +593,7 @@ static void test_bad_files(void)
         {"<info name=\"hvm.format\"",
          "<info name=\"hvm.device.0000:00:01.0\" value=\"colour=red\"/><info name=\"hvm.format\"", "colour=red"},
         {"type=\"PU\" os_index=\"0\"", "type=\"PU\" os_index=\"99999999\"", "os_index of 0 to 65535, found '99999999'"},
+        {"<object type=\"Core\"", "<object type=\"PU\" type=\"Core\"", "attribute 'type' twice"},
         {"type=\"PU\"", "type=\"PU os\"", "unknown type of object 'PU os'"},
         {"<object type=\"Core\"", "<object type=\"Core\" kind-of=\"x\"", "unknown attribute 'kind-of'"},
         {"<topology version=\"2.0\">", "<topology version=\"9.0\">", "hwloc"},

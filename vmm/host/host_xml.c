@@ -20,6 +20,8 @@ enum {
 typedef struct {
     hwloc_bitmap_t cpuset;  /* of the object, or of the nearest one around that has one; NULL outside */
     hwloc_bitmap_t nodeset;
+    hwloc_bitmap_t complete_cpuset;
+    hwloc_bitmap_t complete_nodeset;
     hwloc_bitmap_t taken;   /* CPUs of the children so far */
     gboolean dropped;       /* it and what is in it mean nothing here: hwloc does not get it */
 } XmlFrame;
@@ -42,6 +44,8 @@ static void clear_frame(gpointer data)
 
     hwloc_bitmap_free(frame->cpuset);
     hwloc_bitmap_free(frame->nodeset);
+    hwloc_bitmap_free(frame->complete_cpuset);
+    hwloc_bitmap_free(frame->complete_nodeset);
     hwloc_bitmap_free(frame->taken);
 }
 
@@ -107,6 +111,8 @@ static gboolean check_values(const XmlCheck *check, const char **names, const ch
     guint64 index;
 
     for (; *names; names++, values++) {
+        if (find_value(names + 1, values + 1, *names))
+            return refuse(error, check, "attribute '%.40s' twice", *names);
         if ((*names)[strspn(*names, "abcdefghijklmnopqrstuvwxyz_")])
             return refuse(error, check, "unknown attribute '%.40s'", *names);
         if (strlen(*values) > VALUE_MAX)
@@ -138,14 +144,10 @@ static gboolean is_own_bit(hwloc_const_bitmap_t set, const char *index)
            hwloc_bitmap_weight(set) == 1 && hwloc_bitmap_isset(set, (unsigned)number);
 }
 
-/* Whether the text of a complete set holds `set`. */
-static gboolean is_completed(hwloc_const_bitmap_t set, const char *text)
+/* Whether `set` is within `around`, where both are told. */
+static gboolean is_within(hwloc_const_bitmap_t set, hwloc_const_bitmap_t around)
 {
-    hwloc_bitmap_t complete = parse_set(text);
-    gboolean completed = complete && hwloc_bitmap_isincluded(set, complete);
-
-    hwloc_bitmap_free(complete);
-    return completed;
+    return !set || !around || hwloc_bitmap_isincluded(set, around);
 }
 
 /* The sets of an object which has some, against those of the one around it; `frame` gets them. */
@@ -157,16 +159,18 @@ static gboolean check_sets(XmlCheck *check, const char *type, const char **names
 
     frame->cpuset = parse_set(find_value(names, values, "cpuset"));
     frame->nodeset = parse_set(find_value(names, values, "nodeset"));
+    frame->complete_cpuset = parse_set(find_value(names, values, "complete_cpuset"));
+    frame->complete_nodeset = parse_set(find_value(names, values, "complete_nodeset"));
     if (!frame->cpuset || (!check->old && !frame->nodeset))
         return refuse(error, check, "%.20s without cpuset or nodeset", type);
-    if (!is_completed(frame->cpuset, find_value(names, values, "complete_cpuset")) ||
-        (!check->old && !is_completed(frame->nodeset, find_value(names, values, "complete_nodeset"))))
+    if (!frame->complete_cpuset || (!check->old && !frame->complete_nodeset) ||
+        !is_within(frame->cpuset, frame->complete_cpuset) || !is_within(frame->nodeset, frame->complete_nodeset))
         return refuse(error, check, "the complete_cpuset or complete_nodeset of a %.20s is missing or not complete", type);
     if (node && !frame->nodeset)
         return refuse(error, check, "NUMANode without nodeset");
-    if (parent->cpuset && !hwloc_bitmap_isincluded(frame->cpuset, parent->cpuset))
+    if (!is_within(frame->cpuset, parent->cpuset) || !is_within(frame->complete_cpuset, parent->complete_cpuset))
         return refuse(error, check, "the cpuset of a %.20s is not within that of the object around it", type);
-    if (parent->nodeset && frame->nodeset && !hwloc_bitmap_isincluded(frame->nodeset, parent->nodeset))
+    if (!is_within(frame->nodeset, parent->nodeset) || !is_within(frame->complete_nodeset, parent->complete_nodeset))
         return refuse(error, check, "the nodeset of a %.20s is not within that of the object around it", type);
     if (!memory && hwloc_bitmap_intersects(frame->cpuset, parent->taken))
         return refuse(error, check, "the cpuset of a %.20s overlaps that of one beside it", type);
@@ -208,7 +212,8 @@ static gboolean check_object(XmlCheck *check, const char **names, const char **v
     return !has_sets(type) || check_sets(check, type, names, values, parent, frame, error);
 }
 
-/* The entities that hwloc's own parser knows, and no others. */
+/* With the entities that hwloc's own parser knows, and no others; without what hwloc's export leaves out, which is all but
+ * printable ASCII, so that a name is the same after one more capture. */
 static void write_escaped(GString *out, const char *text)
 {
     static const char special[] = "&<>\"\n\r\t";
@@ -219,7 +224,7 @@ static void write_escaped(GString *out, const char *text)
 
         if (found)
             g_string_append(out, entities[found - special]);
-        else
+        else if (g_ascii_isprint(*text))
             g_string_append_c(out, *text);
     }
 }
@@ -255,6 +260,12 @@ static void write_end(XmlCheck *check, const char *element)
     check->open = FALSE;
 }
 
+static void inherit(hwloc_bitmap_t *set, hwloc_const_bitmap_t around)
+{
+    if (!*set && around)
+        *set = hwloc_bitmap_dup(around);
+}
+
 /* Any element: an object's sets and place, and on to hwloc. */
 static gboolean check_element(XmlCheck *check, const char *element, const char **names, const char **values, GError **error)
 {
@@ -268,10 +279,10 @@ static gboolean check_element(XmlCheck *check, const char *element, const char *
     outside.taken = hwloc_bitmap_alloc();
     if (strcmp(element, "object") == 0)
         good = check_object(check, names, values, parent, &frame, error);
-    if (!frame.cpuset && parent->cpuset)
-        frame.cpuset = hwloc_bitmap_dup(parent->cpuset);
-    if (!frame.nodeset && parent->nodeset)
-        frame.nodeset = hwloc_bitmap_dup(parent->nodeset);
+    inherit(&frame.cpuset, parent->cpuset);
+    inherit(&frame.nodeset, parent->nodeset);
+    inherit(&frame.complete_cpuset, parent->complete_cpuset);
+    inherit(&frame.complete_nodeset, parent->complete_nodeset);
     hwloc_bitmap_free(outside.taken);
     g_array_append_val(check->frames, frame);
     if (good && !frame.dropped)
