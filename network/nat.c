@@ -1,6 +1,7 @@
 #include "nat.h"
 
 #include "hvm_error.h"
+#include "isolation.h"
 #include "nat_hosts.h"
 #include "routes.h"
 #include "units.h"
@@ -13,7 +14,7 @@ struct Nat {
     Subnet *pool;
     char *label;
     GMutex lock;          /* held over each public call that talks to libvirt */
-    GHashTable *attached; /* set of "NETWORK MAC", by this process: see nat_release() */
+    GHashTable *attached; /* set of "UID NAME", by this process: see nat_release() */
 };
 
 Nat *nat_new(const char *pool, const char *label, GError **error)
@@ -57,28 +58,6 @@ char *nat_network_name(uid_t owner_uid)
 static char *bridge_name(uid_t owner_uid)
 {
     return g_strdup_printf("hvm-n%u", owner_uid);
-}
-
-char *nat_mac(const char *uuid)
-{
-    g_autofree char *lower = g_ascii_strdown(uuid, -1);
-    g_autofree char *digest = g_compute_checksum_for_string(G_CHECKSUM_SHA256, lower, -1);
-
-    return g_strdup_printf("52:54:00:%.2s:%.2s:%.2s", digest, digest + 2, digest + 4);
-}
-
-static gboolean check_mac(const char *mac, GError **error)
-{
-    gboolean good = strlen(mac) == 17;
-
-    for (int i = 0; good && i < 17; i++)
-        good = i % 3 == 2 ? mac[i] == ':' : g_ascii_isdigit(mac[i]) || (mac[i] >= 'a' && mac[i] <= 'f');
-    if (!good) {
-        g_autofree char *shown = hvm_escape(mac, (gssize)MIN(strlen(mac), 40));
-
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "bad MAC address: wanted one such as 52:54:00:0a:1b:2c, found '%s'", shown);
-    }
-    return good;
 }
 
 static gboolean is_ours(const Nat *nat, const NatNetwork *held)
@@ -257,40 +236,38 @@ static virNetworkPtr ensure_network(Nat *nat, virConnectPtr connect, uid_t owner
 }
 
 /* A guest's key in nat->attached. */
-static char *attached_key(uid_t owner_uid, const char *mac)
+static char *attached_key(uid_t owner_uid, const char *guest_name)
 {
-    return g_strdup_printf("%u %s", owner_uid, mac);
+    return g_strdup_printf("%u %s", owner_uid, guest_name);
 }
 
-gboolean nat_attach(Nat *nat, virConnectPtr connect, uid_t owner_uid, const char *guest_name, const char *mac,
-                    char **ret_address, GError **error)
+gboolean nat_attach(Nat *nat, virConnectPtr connect, uid_t owner_uid, const char *guest_name, char **ret_mac, char **ret_address,
+                    GError **error)
 {
-    NatHost host = {(char *)mac, (char *)guest_name, 0};
+    g_autofree char *bridge = bridge_name(owner_uid);
 
-    if (!name_check(guest_name, "guest name", error) || !check_mac(mac, error))
+    if (!name_check(guest_name, "guest name", error))
         return FALSE;
 
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&nat->lock);
     g_autoptr(virNetwork) network = ensure_network(nat, connect, owner_uid, error);
 
-    if (!network || !nat_hosts_enter(network, &host, error))
+    if (!network || !isolation_add(bridge, nat->pool, error) ||
+        !nat_hosts_enter(network, guest_name, ret_mac, ret_address, error))
         return FALSE;
-    g_hash_table_add(nat->attached, attached_key(owner_uid, mac));
-    *ret_address = ipv4_format(host.address);
+    g_hash_table_add(nat->attached, attached_key(owner_uid, guest_name));
     return TRUE;
 }
 
-gboolean nat_detach(Nat *nat, virConnectPtr connect, uid_t owner_uid, const char *guest_name, const char *mac, GError **error)
+gboolean nat_detach(Nat *nat, virConnectPtr connect, uid_t owner_uid, const char *guest_name, GError **error)
 {
-    g_autofree char *key = attached_key(owner_uid, mac);
+    g_autofree char *key = attached_key(owner_uid, guest_name);
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&nat->lock);
     g_autoptr(virNetwork) network = NULL;
 
-    if (!check_mac(mac, error) || !find_network(nat, connect, owner_uid, &network, NULL, error) ||
-        (network && !nat_hosts_remove(network, mac, error))) {
-        g_prefix_error(error, "guest '%s': ", guest_name);
+    if (!find_network(nat, connect, owner_uid, &network, NULL, error) ||
+        (network && !nat_hosts_remove(network, guest_name, error)))
         return FALSE;
-    }
     g_hash_table_remove(nat->attached, key);
     return TRUE;
 }
@@ -308,23 +285,29 @@ static gboolean is_attached(const Nat *nat, uid_t owner_uid)
     return FALSE;
 }
 
-gboolean nat_release(Nat *nat, virConnectPtr connect, uid_t owner_uid, GError **error)
+static gboolean remove_network(virNetworkPtr network, GError **error)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&nat->lock);
-    g_autofree char *name = nat_network_name(owner_uid);
-    g_autoptr(virNetwork) network = NULL;
-
-    if (!find_network(nat, connect, owner_uid, &network, NULL, error))
-        return FALSE;
-    if (!network || is_attached(nat, owner_uid))
-        return TRUE;
+    const char *name = virNetworkGetName(network);
     /* One that is not stored is gone once it is stopped. */
     gboolean persistent = virNetworkIsPersistent(network) == 1;
 
     if (virNetworkIsActive(network) == 1 && virNetworkDestroy(network) < 0)
         return nat_fail(error, "cannot stop network '%s'", name);
-    return !persistent || virNetworkUndefine(network) == 0 ||
-           nat_fail(error, "cannot remove network '%s'", name);
+    return !persistent || virNetworkUndefine(network) == 0 || nat_fail(error, "cannot remove network '%s'", name);
+}
+
+gboolean nat_release(Nat *nat, virConnectPtr connect, uid_t owner_uid, GError **error)
+{
+    g_autofree char *bridge = bridge_name(owner_uid);
+    g_autofree char *foreign = NULL;
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&nat->lock);
+    g_autoptr(virNetwork) network = NULL;
+
+    if (!find_network(nat, connect, owner_uid, &network, &foreign, error))
+        return FALSE;
+    if (foreign || is_attached(nat, owner_uid))
+        return TRUE;
+    return (!network || remove_network(network, error)) && isolation_remove(bridge, error);
 }
 
 static int compare_names(gconstpointer a, gconstpointer b)

@@ -1,10 +1,22 @@
 #include "nat_hosts.h"
 
-#include "dhcp_release.h"
 #include "hvm_error.h"
 #include "virt.h"
 
 #include <string.h>
+
+/* The running or the stored half of a network, as it was read. */
+typedef struct {
+    virNetworkPtr network;
+    unsigned flag; /* VIR_NETWORK_UPDATE_AFFECT_LIVE or _CONFIG */
+    NatNetwork *held;
+} Side;
+
+static void side_clear(Side *side)
+{
+    g_clear_pointer(&side->held, nat_network_free);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Side, side_clear)
 
 gboolean nat_fail(GError **error, const char *format, ...)
 {
@@ -33,19 +45,6 @@ NatNetwork *nat_read(virNetworkPtr network, unsigned flags, GError **error)
     return held;
 }
 
-/* The running or the stored half of a network, as it was read. */
-typedef struct {
-    virNetworkPtr network;
-    unsigned flag; /* VIR_NETWORK_UPDATE_AFFECT_LIVE or _CONFIG */
-    NatNetwork *held;
-} Side;
-
-static void side_clear(Side *side)
-{
-    g_clear_pointer(&side->held, nat_network_free);
-}
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Side, side_clear)
-
 static gboolean side_load(Side *side, virNetworkPtr network, unsigned flag, GError **error)
 {
     side->network = network;
@@ -54,168 +53,119 @@ static gboolean side_load(Side *side, virNetworkPtr network, unsigned flag, GErr
     return side->held != NULL;
 }
 
-static gboolean side_update(const Side *side, unsigned command, unsigned section, const NatHost *host, GError **error)
+static gboolean side_update(const Side *side, unsigned command, const NatHost *host, GError **error)
 {
-    const char *name = virNetworkGetName(side->network);
-    g_autofree char *xml = section == VIR_NETWORK_SECTION_DNS_HOST ? nat_xml_dns_host(host) : nat_xml_dhcp_host(host);
+    const char *network = virNetworkGetName(side->network);
+    g_autofree char *xml = nat_xml_dns_host(host);
+    g_autofree char *shown = hvm_escape(host->name, -1);
 
-    return virNetworkUpdate(side->network, command, section, -1, xml, side->flag) == 0 ||
-           nat_fail(error, "network '%s': cannot %s guest '%s' in %s", name,
-                command == VIR_NETWORK_UPDATE_COMMAND_DELETE ? "remove" : "enter", host->name ? host->name : host->mac,
-                section == VIR_NETWORK_SECTION_DNS_HOST ? "DNS" : "DHCP");
+    return virNetworkUpdate(side->network, command, VIR_NETWORK_SECTION_DNS_HOST, -1, xml, side->flag) == 0 ||
+           nat_fail(error, "network '%s': cannot %s '%s'", network,
+                    command == VIR_NETWORK_UPDATE_COMMAND_DELETE ? "remove" : "enter", shown);
 }
 
-static gboolean same_text(const char *a, const char *b)
+static gboolean same_name(const NatHost *host, const char *name)
 {
-    return a && b && g_ascii_strcasecmp(a, b) == 0;
+    return g_ascii_strcasecmp(host->name, name) == 0;
 }
 
-static const NatHost *find_by_mac(const NatNetwork *held, const char *mac)
+static const NatHost *find_by_name(const GPtrArray *hosts, const char *name)
 {
-    for (guint i = 0; i < held->dhcp->len; i++)
-        if (same_text(((const NatHost *)held->dhcp->pdata[i])->mac, mac))
-            return held->dhcp->pdata[i];
+    for (guint i = 0; i < hosts->len; i++)
+        if (same_name(hosts->pdata[i], name))
+            return hosts->pdata[i];
     return NULL;
 }
 
-/* Deletes from one section what shares a MAC, a name or an address with `host`, but for an entry that is just it, which is
- * told in ret_there. */
-static gboolean side_make_room(const Side *side, unsigned section, const NatHost *host, gboolean *ret_there, GError **error)
+static const NatHost *find_by_address(const GPtrArray *hosts, guint32 address)
 {
-    gboolean dns = section == VIR_NETWORK_SECTION_DNS_HOST;
-    const GPtrArray *hosts = dns ? side->held->dns : side->held->dhcp;
-    gboolean there = FALSE;
-
-    for (guint i = 0; i < hosts->len; i++) {
-        const NatHost *other = hosts->pdata[i];
-        gboolean mac = same_text(other->mac, host->mac);
-        gboolean name = same_text(other->name, host->name);
-        gboolean address = other->address == host->address;
-
-        if ((mac || dns) && name && address)
-            there = TRUE;
-        else if ((mac || name || address) && !side_update(side, VIR_NETWORK_UPDATE_COMMAND_DELETE, section, other, error))
-            return FALSE;
-    }
-    *ret_there = there;
-    return TRUE;
+    for (guint i = 0; i < hosts->len; i++)
+        if (((const NatHost *)hosts->pdata[i])->address == address)
+            return hosts->pdata[i];
+    return NULL;
 }
 
-/* DHCP before DNS, and out the other way round: so that what a MAC has in DNS is always found by its entry in DHCP. */
 static gboolean side_enter(const Side *side, const NatHost *host, GError **error)
 {
-    static const unsigned sections[] = {VIR_NETWORK_SECTION_IP_DHCP_HOST, VIR_NETWORK_SECTION_DNS_HOST};
+    gboolean there = FALSE;
 
-    for (gsize i = 0; i < G_N_ELEMENTS(sections); i++) {
-        gboolean there = FALSE;
+    for (guint i = 0; i < side->held->dns->len; i++) {
+        const NatHost *other = side->held->dns->pdata[i];
+        gboolean name = same_name(other, host->name);
+        gboolean address = other->address == host->address;
 
-        if (!side_make_room(side, sections[i], host, &there, error))
-            return FALSE;
-        if (!there && !side_update(side, VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, sections[i], host, error))
+        if (name && address)
+            there = TRUE;
+        else if ((name || address) && !side_update(side, VIR_NETWORK_UPDATE_COMMAND_DELETE, other, error))
             return FALSE;
     }
+    return there || side_update(side, VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, host, error);
+}
+
+static gboolean side_remove(const Side *side, const char *name, GError **error)
+{
+    for (guint i = 0; i < side->held->dns->len; i++)
+        if (same_name(side->held->dns->pdata[i], name) &&
+            !side_update(side, VIR_NETWORK_UPDATE_COMMAND_DELETE, side->held->dns->pdata[i], error))
+            return FALSE;
     return TRUE;
 }
 
-static gboolean side_remove(const Side *side, const char *mac, GError **error)
+/* The host of DHCP whose address this name has in DNS, or NULL. */
+static const NatHost *find_taken(const Side *live, const Side *config, const char *name)
 {
-    const NatHost *there = find_by_mac(side->held, mac);
-    const Subnet *subnet = side->held->subnets->len > 0 ? side->held->subnets->pdata[0] : NULL;
+    const NatHost *entry = find_by_name(live->held->dns, name);
 
-    /* While the entry is there: with the last one, libvirt ends DHCP. */
-    if (there && subnet && side->held->bridge && side->flag == VIR_NETWORK_UPDATE_AFFECT_LIVE)
-        dhcp_release(side->held->bridge, subnet->address + 1, there->address, mac);
-
-    for (guint i = 0; there && i < side->held->dns->len; i++) {
-        const NatHost *name = side->held->dns->pdata[i];
-
-        if (name->address == there->address &&
-            !side_update(side, VIR_NETWORK_UPDATE_COMMAND_DELETE, VIR_NETWORK_SECTION_DNS_HOST, name, error))
-            return FALSE;
-    }
-    return !there || side_update(side, VIR_NETWORK_UPDATE_COMMAND_DELETE, VIR_NETWORK_SECTION_IP_DHCP_HOST, there, error);
+    if (!entry)
+        entry = find_by_name(config->held->dns, name);
+    return entry ? find_by_address(live->held->dhcp, entry->address) : NULL;
 }
 
-/* Marks the last bytes of the addresses that these hosts have in `subnet`. */
-static void mark_used(gboolean used[static 256], const Subnet *subnet, const GPtrArray *hosts)
+/* The host of DHCP with the lowest address that nobody has, or NULL. */
+static const NatHost *find_free(const Side *live, const Side *config)
 {
-    for (guint i = 0; i < hosts->len; i++) {
-        guint32 address = ((const NatHost *)hosts->pdata[i])->address;
+    const NatHost *lowest = NULL;
 
-        if ((address & ~255u) == subnet->address)
-            used[address & 255] = TRUE;
+    for (guint i = 0; i < live->held->dhcp->len; i++) {
+        const NatHost *host = live->held->dhcp->pdata[i];
+
+        if (host->mac && (!lowest || host->address < lowest->address) && !find_by_address(live->held->dns, host->address) &&
+            !find_by_address(config->held->dns, host->address))
+            lowest = host;
     }
+    return lowest;
 }
 
-/* Addresses that dnsmasq leased to another MAC: it would refuse them to ours until the lease runs out. */
-static void mark_leased(gboolean used[static 256], const Subnet *subnet, virNetworkPtr network, const char *mac)
+gboolean nat_hosts_enter(virNetworkPtr network, const char *name, char **ret_mac, char **ret_address, GError **error)
 {
-    virNetworkDHCPLeasePtr *leases = NULL;
-    int count = virNetworkGetDHCPLeases(network, NULL, &leases, 0);
+    g_auto(Side) live = {0};
+    g_auto(Side) config = {0};
 
-    for (int i = 0; i < count; i++) {
-        guint32 address = 0;
+    if (!side_load(&live, network, VIR_NETWORK_UPDATE_AFFECT_LIVE, error) ||
+        !side_load(&config, network, VIR_NETWORK_UPDATE_AFFECT_CONFIG, error))
+        return FALSE;
 
-        if (!same_text(leases[i]->mac, mac) && ipv4_parse(leases[i]->ipaddr, &address) && (address & ~255u) == subnet->address)
-            used[address & 255] = TRUE;
-        virNetworkDHCPLeaseFree(leases[i]);
-    }
-    free(leases);
-}
+    const NatHost *taken = find_taken(&live, &config, name);
+    const NatHost *host = taken && taken->mac ? taken : find_free(&live, &config);
 
-static gboolean pick_address(const Side *live, const Side *config, const char *mac, guint32 *ret_address, GError **error)
-{
-    const Subnet *subnet = live->held->subnets->pdata[0];
-    gboolean used[256] = {FALSE};
-
-    for (int i = 0; i < 2; i++) {
-        const NatNetwork *held = i ? config->held : live->held;
-
-        mark_used(used, subnet, held->dhcp);
-        mark_used(used, subnet, held->dns);
-    }
-    mark_leased(used, subnet, live->network, mac);
-    for (unsigned byte = 2; byte <= 254; byte++) {
-        if (!used[byte]) {
-            *ret_address = subnet->address + byte;
-            return TRUE;
-        }
-    }
-    g_autofree char *text = ipv4_format(subnet->address);
-
-    g_set_error(error, HVM_ERROR, HVM_ERROR_NETWORK,
-                "network '%s' has no free address: the 253 of %s/24 are guests' or leased within the last 10 minutes",
-                virNetworkGetName(live->network), text);
-    return FALSE;
-}
-
-/* The address that this MAC has, or a free one. */
-static gboolean choose_address(const Side *live, const Side *config, NatHost *host, GError **error)
-{
-    const NatHost *there = find_by_mac(live->held, host->mac);
-
-    if (live->held->subnets->len == 0 || ((const Subnet *)live->held->subnets->pdata[0])->prefix != 24) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_NETWORK, "network '%s': wanted one IPv4 /24, found it changed",
-                    virNetworkGetName(live->network));
+    if (!host) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_NETWORK, "network '%s' has no free address for guest '%s': all %u are guests'",
+                    virNetworkGetName(network), name, live.held->dhcp->len);
         return FALSE;
     }
-    if (!there)
-        there = find_by_mac(config->held, host->mac);
-    if (there && there->name && !same_text(there->name, host->name)) {
-        g_autofree char *shown = hvm_escape(there->name, -1);
+    NatHost entry = {.name = (char *)name, .address = host->address};
 
-        g_set_error(error, HVM_ERROR, HVM_ERROR_NETWORK, "guest '%s': its MAC %s is guest '%s''s on network '%s'", host->name,
-                    host->mac, shown, virNetworkGetName(live->network));
+    if (!side_enter(&config, &entry, error) || !side_enter(&live, &entry, error)) {
+        if (!taken)
+            nat_hosts_remove(network, name, NULL);
         return FALSE;
     }
-    if (there && (there->address & ~255u) == ((const Subnet *)live->held->subnets->pdata[0])->address) {
-        host->address = there->address;
-        return TRUE;
-    }
-    return pick_address(live, config, host->mac, &host->address, error);
+    *ret_mac = g_strdup(host->mac);
+    *ret_address = ipv4_format(host->address);
+    return TRUE;
 }
 
-gboolean nat_hosts_remove(virNetworkPtr network, const char *mac, GError **error)
+gboolean nat_hosts_remove(virNetworkPtr network, const char *name, GError **error)
 {
     gboolean good = TRUE;
 
@@ -224,23 +174,7 @@ gboolean nat_hosts_remove(virNetworkPtr network, const char *mac, GError **error
 
         if ((i ? virNetworkIsActive(network) : virNetworkIsPersistent(network)) == 1)
             good = side_load(&side, network, i ? VIR_NETWORK_UPDATE_AFFECT_LIVE : VIR_NETWORK_UPDATE_AFFECT_CONFIG, error) &&
-                   side_remove(&side, mac, error);
+                   side_remove(&side, name, error);
     }
     return good;
-}
-
-gboolean nat_hosts_enter(virNetworkPtr network, NatHost *host, GError **error)
-{
-    g_auto(Side) live = {0};
-    g_auto(Side) config = {0};
-
-    if (!side_load(&live, network, VIR_NETWORK_UPDATE_AFFECT_LIVE, error) ||
-        !side_load(&config, network, VIR_NETWORK_UPDATE_AFFECT_CONFIG, error) ||
-        !choose_address(&live, &config, host, error))
-        return FALSE;
-    if (side_enter(&config, host, error) && side_enter(&live, host, error))
-        return TRUE;
-    if (!find_by_mac(live.held, host->mac) && !find_by_mac(config.held, host->mac))
-        nat_hosts_remove(network, host->mac, NULL);
-    return FALSE;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define HVM_NAMESPACE "http://hvm1.io/xmlns/network/1"
+#define DNSMASQ_NAMESPACE "http://libvirt.org/schemas/network/dnsmasq/1.0"
 
 typedef xmlDoc XmlDoc;
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(XmlDoc, xmlFreeDoc)
@@ -59,6 +60,29 @@ static void add_metadata(xmlNode *root, const char *label, uid_t owner_uid)
     xmlNewProp(node, BAD_CAST "owner", BAD_CAST owner);
 }
 
+/* All addresses, and no range: an unknown MAC gets none. As each address always has the same MAC, no lease of a guest that is gone
+ * stands in its successor's way. */
+static void add_dhcp(xmlNode *ip, uid_t owner_uid, const Subnet *subnet)
+{
+    xmlNode *dhcp = add(ip, "dhcp", NULL);
+
+    for (unsigned i = 2; i <= 254; i++) {
+        g_autofree char *mac = g_strdup_printf("52:54:00:%02x:%02x:%02x", owner_uid >> 8 & 255, owner_uid & 255, i);
+        g_autofree char *address = ipv4_format(subnet->address + i);
+
+        add(dhcp, "host", "mac", mac, "ip", address, NULL);
+    }
+}
+
+static void add_dnsmasq_option(xmlNode *root, const char *option)
+{
+    xmlNode *node = xmlNewChild(root, NULL, BAD_CAST "options", NULL);
+    xmlNs *ns = xmlNewNs(root, BAD_CAST DNSMASQ_NAMESPACE, BAD_CAST "dnsmasq");
+
+    xmlSetNs(node, ns);
+    xmlNewProp(xmlNewChild(node, ns, BAD_CAST "option", NULL), BAD_CAST "value", BAD_CAST option);
+}
+
 char *nat_xml_write(const char *name, const char *bridge, const char *label, uid_t owner_uid, const Subnet *subnet)
 {
     g_autoptr(XmlDoc) document = new_document("network");
@@ -74,24 +98,9 @@ char *nat_xml_write(const char *name, const char *bridge, const char *label, uid
     add(root, "domain", "name", "hvm", "localOnly", "yes", NULL);
     /* Names without a dot are guests' or nobody's: the site's name servers are not asked for them. */
     add(root, "dns", "forwardPlainNames", "no", NULL);
-    /* No range: whom hvm did not enter gets no address, and nobody can get another guest's. */
-    add(add(root, "ip", "address", gateway, "prefix", prefix, NULL), "dhcp", NULL);
-    return to_text(document);
-}
-
-char *nat_xml_dhcp_host(const NatHost *host)
-{
-    g_autoptr(XmlDoc) document = new_document("host");
-    xmlNode *root = xmlDocGetRootElement(document);
-    g_autofree char *address = ipv4_format(host->address);
-
-    if (host->mac)
-        xmlNewProp(root, BAD_CAST "mac", BAD_CAST host->mac);
-    if (host->name)
-        xmlNewProp(root, BAD_CAST "name", BAD_CAST host->name);
-    xmlNewProp(root, BAD_CAST "ip", BAD_CAST address);
-    /* dnsmasq gives an address to no other guest until its lease ran out, so a destroyed guest's should not last long. */
-    add(root, "lease", "expiry", "10", "unit", "minutes", NULL);
+    add_dhcp(add(root, "ip", "address", gateway, "prefix", prefix, NULL), owner_uid, subnet);
+    /* A guest's name is what hvm entered in DNS, not what it calls itself. */
+    add_dnsmasq_option(root, "dhcp-ignore-names");
     return to_text(document);
 }
 
@@ -194,7 +203,7 @@ static void read_subnet(NatNetwork *network, xmlNode *node, const char *name)
                         subnet_new(address, (unsigned)prefix, g_strdup_printf("libvirt network '%s'", name)));
 }
 
-static void add_host(GPtrArray *hosts, char *mac, char *name, guint32 address)
+static void add_host(GPtrArray *hosts, const char *mac, const char *name, guint32 address)
 {
     NatHost *host = g_new0(NatHost, 1);
 
@@ -208,11 +217,10 @@ static void read_dhcp(NatNetwork *network, xmlNode *dhcp)
 {
     FOR_EACH (node, dhcp, "host") {
         g_autofree char *mac = get(node, "mac");
-        g_autofree char *name = get(node, "name");
         guint32 address = 0;
 
         if (get_address(node, "ip", &address))
-            add_host(network->dhcp, mac, name, address);
+            add_host(network->dhcp, mac, NULL, address);
     }
 }
 

@@ -10,10 +10,10 @@
 
 #include <sys/types.h>
 
-/* A host of DHCP (mac, name, address) or of DNS (name, address). */
+/* A host of DHCP (mac, address) or of DNS (name, address). */
 typedef struct {
-    char *mac; /* lower case; NULL in DNS, or for a DHCP host told by its name or DUID */
-    char *name; /* may be NULL in DHCP */
+    char *mac;  /* lower case; NULL in DNS, or where DHCP tells it by its name or DUID */
+    char *name; /* in DNS */
     guint32 address;
 } NatHost;
 
@@ -30,11 +30,11 @@ typedef struct {
 void nat_network_free(NatNetwork *network);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(NatNetwork, nat_network_free)
 
-/* The whole network, without guests. `subnet` is a /24, of which .1 is the host. Caller frees. */
+/* The whole network, without guests. `subnet` is a /24, of which .1 is the host and .2 to .254 are DHCP's: the address that ends in
+ * N is that of MAC 52:54:00:UU:UU:NN, UU:UU being the last 16 bits of the owner's uid. Caller frees. */
 char *nat_xml_write(const char *name, const char *bridge, const char *label, uid_t owner_uid, const Subnet *subnet);
 
-/* The <host> element of the section IP_DHCP_HOST, and of DNS_HOST, of virNetworkUpdate(). Caller frees. */
-char *nat_xml_dhcp_host(const NatHost *host);
+/* The <host> element of the section DNS_HOST of virNetworkUpdate(). Caller frees. */
 char *nat_xml_dns_host(const NatHost *host);
 
 /* Reads any libvirt network's XML. NETWORK where it is none. Caller frees. */

@@ -1,4 +1,5 @@
 #include "host.h"
+#include "host_made_up.h"
 #include "hvm_error.h"
 #include "sysroot.h"
 #include "units.h"
@@ -205,6 +206,31 @@ static void test_synthetic(void)
     }
 }
 
+/* What is known of some of them. */
+static void check_recorded(const Host *host, const char *path)
+{
+    if (g_str_has_suffix(path, "64intel64-fakeKNL-SNC4-hybrid.xml")) {
+        g_assert_cmpuint(host_home_node(host, 0)->node, ==, 0);
+        g_assert_cmpuint(host_home_node(host, 63)->node, ==, 3);
+        g_assert_cmpstr(host_find_node(host, 7)->kind, ==, "MCDRAM"); /* beside node 0 */
+        g_assert_true(hwloc_bitmap_isequal(host_find_node(host, 7)->pus, host_find_node(host, 0)->pus));
+        g_assert_false(host_find_node(host, 7)->general_purpose);
+        g_assert_cmpuint(host->smt, ==, 4);
+    } else if (g_str_has_suffix(path, "32em64t-2n8c2t-pci-wholeio.xml")) {
+        g_assert_cmpuint(host->devices->len, ==, 10);
+        /* named twice in that file, once without an interface */
+        g_assert_cmpstr(host_find_device(host, "0000:04:00.0")->interface, ==, "ib0");
+        g_assert_cmpint(host_find_device(host, "0000:04:00.0")->node, ==, 1);
+        g_assert_cmpuint(host_find_device(host, "0000:03:00.0")->class_code, ==, 0x030200);
+        g_assert_cmpint(host_find_device(host, "0000:03:00.0")->node, ==, 0);
+        g_assert_cmpstr(host->cpu_model, ==, "Intel(R) Xeon(R) CPU E5-2650 0 @ 2.00GHz");
+    } else if (g_str_has_suffix(path, "16-2gr2gr2n2c+misc.xml")) {
+        g_assert_cmpuint(host->nodes->len, ==, 8);
+        g_assert_cmpuint(host_home_node(host, 15)->node, ==, 7);
+        g_assert_null(host_l3_of(host, 0));
+    }
+}
+
 static void test_recorded(void)
 {
     g_autoptr(GPtrArray) paths = recorded_hosts();
@@ -221,6 +247,7 @@ static void test_recorded(void)
         g_assert_no_error(error);
         g_assert_cmpint(host->origin, ==, HOST_XML);
         check_properties(host);
+        check_recorded(host, g_ptr_array_index(paths, i));
         check_round_trip(host);
     }
 }
@@ -248,118 +275,6 @@ static void test_live(void)
 
 /* ---- A made-up sysfs ---- */
 
-typedef struct {
-    char *root;
-} Tree;
-
-static void tree_put(Tree *tree, const char *path, const char *format, ...) G_GNUC_PRINTF(3, 4);
-static void tree_put(Tree *tree, const char *path, const char *format, ...)
-{
-    g_autofree char *full = g_strconcat(tree->root, path, NULL);
-    g_autofree char *folder = g_path_get_dirname(full);
-    va_list arguments;
-
-    va_start(arguments, format);
-    g_autofree char *text = g_strdup_vprintf(format, arguments);
-    va_end(arguments);
-    g_assert_cmpint(g_mkdir_with_parents(folder, 0755), ==, 0);
-    g_assert_true(g_file_set_contents(full, text, -1, NULL));
-}
-
-static void tree_link(Tree *tree, const char *path, const char *target)
-{
-    g_autofree char *full = g_strconcat(tree->root, path, NULL);
-    g_autofree char *folder = g_path_get_dirname(full);
-
-    g_assert_cmpint(g_mkdir_with_parents(folder, 0755), ==, 0);
-    g_assert_cmpint(symlink(target, full), ==, 0);
-}
-
-static void remove_tree(const char *path)
-{
-    g_autoptr(GDir) dir = g_file_test(path, G_FILE_TEST_IS_SYMLINK) ? NULL : g_dir_open(path, 0, NULL);
-
-    for (const char *name; dir && (name = g_dir_read_name(dir));) {
-        g_autofree char *child = g_build_filename(path, name, NULL);
-
-        remove_tree(child);
-    }
-    g_remove(path);
-}
-
-static void tree_cpu(Tree *tree, unsigned cpu, unsigned package, unsigned core, const char *threads, const char *siblings)
-{
-    g_autofree char *base = g_strdup_printf("/sys/devices/system/cpu/cpu%u/topology", cpu);
-    g_autofree char *package_path = g_strconcat(base, "/physical_package_id", NULL);
-    g_autofree char *core_path = g_strconcat(base, "/core_id", NULL);
-    g_autofree char *threads_path = g_strconcat(base, "/thread_siblings", NULL);
-    g_autofree char *siblings_path = g_strconcat(base, "/core_siblings", NULL);
-
-    tree_put(tree, package_path, "%u\n", package);
-    tree_put(tree, core_path, "%u\n", core);
-    tree_put(tree, threads_path, "%s\n", threads);
-    tree_put(tree, siblings_path, "%s\n", siblings);
-}
-
-static void tree_node(Tree *tree, unsigned node, const char *cpumap, unsigned total_mib, unsigned free_mib)
-{
-    g_autofree char *map = g_strdup_printf("/sys/devices/system/node/node%u/cpumap", node);
-    g_autofree char *meminfo = g_strdup_printf("/sys/devices/system/node/node%u/meminfo", node);
-    g_autofree char *distance = g_strdup_printf("/sys/devices/system/node/node%u/distance", node);
-
-    tree_put(tree, map, "%s\n", cpumap);
-    tree_put(tree, meminfo,
-             "Node %u MemTotal:       %u kB\nNode %u MemFree:        %u kB\nNode %u MemUsed:  1 kB\n"
-             "Node %u Active:         777 kB\nNode %u Active(file):   1024 kB\nNode %u Inactive(file): 2048 kB\n"
-             "Node %u SReclaimable:   1024 kB\n",
-             node, total_mib * 1024, node, free_mib * 1024, node, node, node, node, node);
-    tree_put(tree, distance, "%s\n", node == 0 ? "10 21 31" : node == 1 ? "21 10 31" : "31 31 10");
-}
-
-static void tree_device(Tree *tree, const char *address, const char *class_code, const char *ids, int node)
-{
-    g_auto(GStrv) id = g_strsplit(ids, ":", 2);
-    g_autofree char *base = g_strconcat("/sys/bus/pci/devices/", address, NULL);
-    g_autofree char *class_path = g_strconcat(base, "/class", NULL);
-    g_autofree char *vendor_path = g_strconcat(base, "/vendor", NULL);
-    g_autofree char *device_path = g_strconcat(base, "/device", NULL);
-    g_autofree char *node_path = g_strconcat(base, "/numa_node", NULL);
-
-    tree_put(tree, class_path, "%s\n", class_code);
-    tree_put(tree, vendor_path, "0x%s\n", id[0]);
-    tree_put(tree, device_path, "0x%s\n", id[1]);
-    tree_put(tree, node_path, "%d\n", node);
-}
-
-/* Two packages of two cores of two threads and a node each, CPU 7 offline; node 2 has memory alone. */
-static void tree_make_node(Tree *tree)
-{
-    static const char *const threads[] = {"11", "22", "44", "08"};
-
-    tree->root = g_dir_make_tmp("hvm-sys-XXXXXX", NULL);
-    tree_put(tree, "/sys/devices/system/cpu/online", "0-6\n");
-    tree_put(tree, "/sys/devices/system/cpu/possible", "0-7\n");
-    for (unsigned cpu = 0; cpu < 7; cpu++)
-        tree_cpu(tree, cpu, cpu % 4 / 2, cpu % 2, threads[cpu % 4], cpu % 4 / 2 ? "4c" : "33");
-    tree_put(tree, "/sys/devices/system/cpu/cpu7/online", "0\n");
-    tree_put(tree, "/sys/devices/system/cpu/isolated", "2-3\n");
-    tree_put(tree, "/sys/devices/system/cpu/nohz_full", "5,7\n");
-    tree_put(tree, "/sys/devices/system/node/online", "0-2\n");
-    tree_put(tree, "/sys/devices/system/node/possible", "0-2\n");
-    tree_node(tree, 0, "33", 1024, 512);
-    tree_node(tree, 1, "cc", 2048, 100);
-    tree_node(tree, 2, "00", 4096, 4096);
-    tree_put(tree, "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages", "128\n");
-    tree_put(tree, "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/free_hugepages", "28\n");
-    tree_put(tree, "/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages", "0\n");
-    tree_put(tree, "/sys/devices/system/node/node1/hugepages/hugepages-2048kB/free_hugepages", "0\n");
-    tree_put(tree, "/sys/devices/system/node/node1/hugepages/hugepages-1048576kB/nr_hugepages", "1\n");
-    tree_put(tree, "/sys/devices/system/node/node1/hugepages/hugepages-1048576kB/free_hugepages", "1\n");
-    tree_put(tree, "/proc/hwloc-nofile-info", "OSName: Linux\nArchitecture: x86_64\n");
-    tree_put(tree, "/proc/cpuinfo",
-             "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC 7742 64-Core Processor   \n\n");
-}
-
 static void tree_add_devices(Tree *tree)
 {
     /* in no order */
@@ -380,13 +295,6 @@ static void tree_add_devices(Tree *tree)
     tree_put(tree, "/sys/bus/pci/devices/0000:03:00.0/virtio0/net/eth0/mtu", "1500\n");
     tree_device(tree, "0000:04:00.0", "0x030200", "10de:20b0", 7);
     tree_put(tree, "/sys/bus/pci/devices/not an address/class", "0x020000\n");
-}
-
-static void tree_end(Tree *tree)
-{
-    sysroot_set(NULL);
-    remove_tree(tree->root);
-    g_free(tree->root);
 }
 
 static char *format_pages(const HostNode *node)
@@ -535,47 +443,6 @@ static void test_sysfs_without_numa(void)
 
 /* ---- Files ---- */
 
-static char *replace(const char *text, const char *old, const char *new)
-{
-    g_auto(GStrv) parts = g_strsplit(text, old, -1);
-
-    g_assert_cmpuint(g_strv_length(parts), >, 1); /* a test which replaces nothing tests nothing */
-    return g_strjoinv(new, parts);
-}
-
-/* The capture of a synthetic host as text. */
-static char *capture_text(const char *where)
-{
-    g_autoptr(GError) error = NULL;
-    g_autoptr(Host) host = host_new_from(where, &error);
-    g_autofree char *path = NULL;
-    char *text = NULL;
-    int fd = g_file_open_tmp("hvm-host-XXXXXX", &path, NULL);
-
-    g_assert_no_error(error);
-    g_assert_cmpint(fd, >=, 0);
-    close(fd);
-    host_capture(host, path, &error);
-    g_assert_no_error(error);
-    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
-    g_unlink(path);
-    return text;
-}
-
-static Host *load_text(const char *text, gssize length, GError **error)
-{
-    g_autofree char *path = NULL;
-    int fd = g_file_open_tmp("hvm-host-XXXXXX", &path, NULL);
-
-    g_assert_cmpint(fd, >=, 0);
-    close(fd);
-    g_assert_true(g_file_set_contents(path, text, length, NULL));
-    Host *host = host_new_from(path, error);
-
-    g_unlink(path);
-    return host;
-}
-
 static void test_allowed(void)
 {
     g_autofree char *text = capture_text("synthetic:package:2 numa:2(memory=1GB) core:2 pu:2");
@@ -654,6 +521,8 @@ static void test_by_hand(void)
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE topology SYSTEM \"hwloc2.dtd\">\n"
         "<topology version=\"2.0\"><object type=\"Machine\" os_index=\"0\" cpuset=\"0xf\" complete_cpuset=\"0xf\""
         " allowed_cpuset=\"0xf\" nodeset=\"0x3\" complete_nodeset=\"0x3\" allowed_nodeset=\"0x3\">"
+        "<info name=\"hvm.device.0000:41:00.1\" value=\"class=0x020700 id=15b3:1014 node=1 group=7 vfs=1/8 driver=mlx5_core"
+        " physical=0000:41:00.0 interface=ib0 vendor=A%20B\"/>"
         "<object type=\"Package\" os_index=\"0\" cpuset=\"0x3\" complete_cpuset=\"0x3\" nodeset=\"0x1\""
         " complete_nodeset=\"0x1\"><object type=\"NUMANode\" os_index=\"0\" cpuset=\"0x3\" complete_cpuset=\"0x3\""
         " nodeset=\"0x1\" complete_nodeset=\"0x1\" local_memory=\"1073741824\">"
@@ -678,6 +547,13 @@ static void test_by_hand(void)
     g_assert_cmpuint(host_find_node(host, 1)->memory_bytes, ==, HOST_BYTES_UNKNOWN);
     g_assert_true(host_node_pages(host_find_node(host, 0), 2 * HVM_MIB)->free_known);
     g_assert_false(host_node_pages(host_find_node(host, 1), 2 * HVM_MIB)->free_known);
+    const HostDevice *device = host_find_device(host, "0000:41:00.1");
+
+    g_assert_nonnull(device);
+    g_assert_cmpint(device->iommu_group, ==, 7);
+    g_assert_cmpuint(device->vfs_enabled, ==, 1);
+    g_assert_cmpstr(device->physical, ==, "0000:41:00.0");
+    g_assert_cmpstr(device->vendor_name, ==, "A B");
     g_assert_cmpint(host_core_of(host, 0)->type, ==, HWLOC_OBJ_PU); /* no cores told */
     g_assert_null(host_l3_of(host, 0));
     check_round_trip(host);
@@ -717,15 +593,19 @@ static void test_bad_files(void)
         {"<info name=\"hvm.format\"",
          "<info name=\"hvm.device.0000:00:01.0\" value=\"colour=red\"/><info name=\"hvm.format\"", "colour=red"},
         {"type=\"PU\" os_index=\"0\"", "type=\"PU\" os_index=\"99999999\"", "os_index of 0 to 65535, found '99999999'"},
-        {"<!DOCTYPE topology SYSTEM \"hwloc2.dtd\">", "<!DOCTYPE topology [<!ENTITY a \"b\">]>", "document type"},
-        {"encoding=\"UTF-8\"", "encoding=\"UTF-16\"", "UTF-8"},
+        {"type=\"PU\"", "type=\"PU os\"", "unknown type of object 'PU os'"},
+        {"<object type=\"Core\"", "<object type=\"Core\" kind-of=\"x\"", "unknown attribute 'kind-of'"},
         {"<topology version=\"2.0\">", "<topology version=\"9.0\">", "hwloc"},
         {"complete_cpuset=\"0x0000000f\"", "complete_cpuset=\",x0000000f\"", "as complete_cpuset, found ',x0000000f'"},
         {"complete_cpuset=\"0x0000000f\"", "complete_cpuset=\"0xf...f\"", "as complete_cpuset, found '0xf...f'"},
-        {"complete_nodeset", "complete_modeset", ": Machine without"},
-        {"os_index=\"1\" cpuset=\"0x00000002\"", "os_index=\"1\" cpuset=\"0x00000001\"", "overlaps"},
-        {"os_index=\"1\" cpuset=\"0x00000002\"", "os_index=\"1\" cpuset=\"0x00000100\"", "not within"},
-        {"type=\"Core\"", "type=\"\x1b[31mCore\"", "hwloc"},
+        {"complete_nodeset", "complete_modeset", "complete_nodeset of a Machine is missing"},
+        {"complete_cpuset=\"0x0000000f\"", "complete_cpuset=\"0x00000000\"", "complete_cpuset or"},
+        {"type=\"NUMANode\"", "type=\"MemCache\"", "without a NUMANode"},
+        {"cpuset=\"0x00000002\" complete_cpuset=\"0x00000002\"",
+         "cpuset=\"0x00000001\" complete_cpuset=\"0x00000001\"", "overlaps"},
+        {"cpuset=\"0x00000002\" complete_cpuset=\"0x00000002\"",
+         "cpuset=\"0x00000100\" complete_cpuset=\"0x00000100\"", "not within"},
+        {"type=\"Core\"", "type=\"\x1b[31mCore\"", "\\x1b[31mCore"},
         {"</topology>", "", "not XML of a host"},
         {"topology", "topologydiff", "'topologydiff'"},
     };
@@ -740,7 +620,7 @@ static void test_bad_files(void)
     assert_refused("<html></html>", -1, "'html'");
     assert_refused("\0\0\0\0", 4, "not XML of a host");
     assert_refused("\x1f\x8b\x08", 3, "not XML of a host");
-    assert_refused("<topology version=\"2.0\"></topology>", -1, "hwloc");
+    assert_refused("<topology version=\"2.0\"></topology>", -1, "without a PU");
     for (gsize cut = 1; cut < strlen(good) - 2; cut += strlen(good) / 37)
         assert_refused(good, (gssize)cut, "not XML of a host");
 
@@ -787,6 +667,8 @@ static void test_bad_names(void)
     assert_bad_name("synthetic:package:2 core:0 pu:1", HVM_ERROR_INVALID);
     assert_bad_name("synthetic:package:100000 core:100000 pu:100000", HVM_ERROR_INVALID);
     assert_bad_name("synthetic:100000 100000 100000", HVM_ERROR_INVALID);
+    assert_bad_name("synthetic:numa:1(memory=22222222222222222GiB) pu:2", HVM_ERROR_INVALID);
+    assert_bad_name("synthetic:group:2 MemCache2:1 core:2 pu:2", HVM_ERROR_INVALID);
     assert_bad_name("synthetic:pu:16385", HVM_ERROR_INVALID);
     assert_bad_name("synthetic:pu:18446744073709551617", HVM_ERROR_INVALID);
     assert_bad_name(long_synthetic, HVM_ERROR_INVALID);

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { UNITS_MAX = 14, CRITERIA = 12 };
+enum { UNITS_MAX = 14, CRITERIA = 13 };
 
 /* A core (or with smt=any a PU) that may be given. */
 typedef struct {
@@ -446,7 +446,7 @@ static guint64 count_partial(const Case *c, hwloc_const_bitmap_t reserved, gbool
 typedef struct {
     unsigned rank, width; /* width 0: any, counted in threads if weighted */
     gboolean weighted;
-    unsigned want;
+    unsigned want, idle;  /* idle: threads that one core has to spare */
 } Counting;
 
 static unsigned weight_of(const Counting *counting, const Brick *b)
@@ -474,10 +474,11 @@ static Verdict judge(const Case *c, guint mask, int emulator, const Counting *co
 {
     Part parts[UNITS_MAX] = {0};
     unsigned count = 0, sum = 0, regions = 0, l3s = 0, packages = 0, unisolated = 0, evenness = 0,
-             package_evenness = 0;
+             package_evenness = 0, inner = 0;
     unsigned seen_package[UNITS_MAX], seen_region[UNITS_MAX][2], region_share[UNITS_MAX] = {0}, seen_l3[UNITS_MAX][3];
     hwloc_bitmap_t reserved = hwloc_bitmap_alloc();
     Verdict verdict = {0};
+    unsigned leftover = 0;
     gint64 devices;
     int small;
 
@@ -487,7 +488,7 @@ static Verdict judge(const Case *c, guint mask, int emulator, const Counting *co
 
         if (!(mask & (1u << i)))
             continue;
-        if (counting->width && b->width != counting->width)
+        if ((counting->width && b->width != counting->width) || b->width <= counting->idle)
             goto out;
         hwloc_bitmap_or(reserved, reserved, b->pus);
         unisolated += b->isolated ? 0 : weight;
@@ -519,8 +520,10 @@ static Verdict judge(const Case *c, guint mask, int emulator, const Counting *co
         sum += weight;
     }
     for (unsigned r = 0; r < regions; r++)
-        if (has_several_packages(c, seen_region[r][0]))
+        if (has_several_packages(c, seen_region[r][0])) {
             package_evenness += region_share[r] * region_share[r];
+            inner++;
+        }
     for (unsigned p = 0; p < count; p++)
         evenness += parts[p].share * parts[p].share;
     if (sum != counting->want)
@@ -534,14 +537,19 @@ static Verdict judge(const Case *c, guint mask, int emulator, const Counting *co
         for (unsigned p = 0; p < count; p++)
             if (parts[p].share < sum / count || parts[p].share > (sum + count - 1) / count)
                 goto out;
+    for (unsigned i = 0; i < c->bricks->len; i++)
+        for (unsigned p = 0; p < count && !(mask & (1u << i)); p++)
+            if (parts[p].node == brick(c, i)->node && brick(c, i)->width > counting->idle &&
+                (!counting->width || counting->width == brick(c, i)->width))
+                leftover += weight_of(counting, brick(c, i));
     small = share_memory(c, parts, count, sum, c->spec.memory_bytes / granule_of(&c->spec));
     devices = match_devices(c, parts, count, 0, 0);
     if (small < 0 || devices < 0)
         goto out;
     verdict.fits = TRUE;
-    guint64 criteria[CRITERIA] = {c->spec.spread ? UNITS_MAX - count : count, (guint64)devices, counting->rank, packages,
-                                  evenness, package_evenness, hwloc_bitmap_iszero(c->host->isolated) ? 0 : unisolated, (guint64)small, l3s,
-                                  count_partial(c, reserved, TRUE), count_partial(c, reserved, FALSE)};
+    guint64 criteria[CRITERIA] = {c->spec.spread ? UNITS_MAX - count : count, (guint64)devices, counting->rank, packages - inner,
+                                  evenness, inner, package_evenness, hwloc_bitmap_iszero(c->host->isolated) ? 0 : unisolated, (guint64)small, l3s,
+                                  count_partial(c, reserved, TRUE), count_partial(c, reserved, FALSE), leftover};
     memcpy(verdict.criteria, criteria, sizeof criteria);
 out:
     hwloc_bitmap_free(reserved);
@@ -569,7 +577,8 @@ static GArray *list_countings(const Case *c)
     for (guint i = 0; i < c->bricks->len; i++)
         seen[brick(c, i)->width] = TRUE;
     for (unsigned width = 8; width > 0; width--) {
-        Counting counting = {widths, width, FALSE, (c->spec.cpus + width - 1) / width};
+        unsigned cores = MAX((c->spec.cpus + width - 1) / width, MAX(c->spec.numa_nodes, c->spec.sockets));
+        Counting counting = {widths, width, FALSE, cores, 0};
 
         if (!seen[width] || c->spec.smt != SMT_SIBLINGS)
             continue;
@@ -578,12 +587,12 @@ static GArray *list_countings(const Case *c)
         g_array_append_val(countings, counting);
     }
     for (unsigned idle = 0; widths > 1 && c->spec.emulator == EMULATOR_SHARED && idle < widest; idle++) {
-        Counting counting = {widths + idle, 0, TRUE, c->spec.cpus + idle};
+        Counting counting = {widths + idle, 0, TRUE, c->spec.cpus + idle, idle};
 
         g_array_append_val(countings, counting);
     }
     if (c->spec.smt != SMT_SIBLINGS) {
-        Counting counting = {0, 0, FALSE, c->spec.cpus};
+        Counting counting = {0, 0, FALSE, c->spec.cpus, 0};
 
         g_array_append_val(countings, counting);
     }

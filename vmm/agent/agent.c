@@ -28,6 +28,7 @@
 /* A port whose other end is closed is readable (and hung up) all the time: looked at this often instead of polled. */
 #define HUNG_PAUSE_MS 100
 #define MISSING_PAUSE_MS 1000
+#define DESCRIPTORS_MAX 1024 /* inherited ones above are not looked for */
 
 typedef struct {
     Session session;
@@ -38,6 +39,7 @@ typedef struct {
     int port; /* -1 while closed */
     bool port_is_fd;
     bool hung_up;
+    bool more; /* is due than the queue had room for */
     bool grow_root;
     unsigned turn; /* the command that is read first, for fairness */
     int wake;
@@ -179,7 +181,7 @@ static nfds_t fill_polls(Agent *agent)
 
     agent->polls[0] = (struct pollfd){.fd = agent->wake, .events = POLLIN};
     agent->polls[1] = (struct pollfd){.fd = agent->hung_up ? -1 : agent->port, .events = POLLIN};
-    if (session->queue.start < session->queue.end)
+    if (session->queue.start < session->queue.end || agent->more)
         agent->polls[1].events |= POLLOUT;
     agent->polls[2] = (struct pollfd){.fd = agent->port < 0 && !terminated ? agent->listener : -1, .events = POLLIN};
     for (unsigned i = 0; i < PROTOCOL_STREAMS_MAX; i++) {
@@ -320,7 +322,7 @@ static void serve(Agent *agent)
     session_emit(&agent->session);
     if (!agent->hung_up)
         serve_outputs(agent);
-    session_emit(&agent->session);
+    agent->more = !session_emit(&agent->session);
     write_port(agent);
     if (agent->session.power_off && !agent->session.power_off_ack_due && queue->start == queue->end)
         begin_power_off(agent);
@@ -362,8 +364,9 @@ static bool parse_options(Agent *agent, int argc, char **argv)
     return !(agent->port_path && agent->listen_path);
 }
 
-/* An init may be started without 0, 1 and 2; a pipe must not get their numbers. */
-static void open_standard(void)
+/* An init may be started without 0, 1 and 2; a pipe must not get their numbers. And what else it was given is not for the
+ * commands. */
+static void sort_descriptors(void)
 {
     int fd;
 
@@ -372,6 +375,8 @@ static void open_standard(void)
     } while (fd >= 0 && fd <= 2);
     if (fd > 2)
         close(fd);
+    for (fd = 3; fd < DESCRIPTORS_MAX; fd++)
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
 int main(int argc, char **argv)
@@ -379,7 +384,7 @@ int main(int argc, char **argv)
     static Agent agent; /* zero, so that it takes no room in the file */
     bool ending = false;
 
-    open_standard();
+    sort_descriptors();
     agent.port = agent.listener = -1;
     if (!parse_options(&agent, argc, argv))
         return usage();
@@ -388,10 +393,8 @@ int main(int argc, char **argv)
     system_oom_protect();
     if (agent.listen_path)
         agent.listener = listen_at(agent.listen_path);
-    if (agent.port_is_fd) {
-        fcntl(agent.port, F_SETFD, FD_CLOEXEC);
+    if (agent.port_is_fd)
         fcntl(agent.port, F_SETFL, fcntl(agent.port, F_GETFL) | O_NONBLOCK);
-    }
     while (!is_finished(&agent)) {
         if (terminated && !ending) {
             port_lost(&agent, true);

@@ -59,8 +59,8 @@ typedef struct {
 void session_init(Session *session);
 /* Handles every whole frame in the parser. */
 void session_parse(Session *session);
-/* Puts what is due into the queue, as far as there is room. */
-void session_emit(Session *session);
+/* Puts what is due into the queue, as far as there is room. False: there is more. */
+bool session_emit(Session *session);
 /* hvmd is gone: ends the commands as END does, forgets what is queued, waits for HELLO. */
 void session_hang_up(Session *session);
 /* SIGKILL to those whose 2 s are over. Returns the milliseconds until the next, or -1. */

@@ -341,11 +341,14 @@ static bool emit_session(Session *session)
     return true;
 }
 
-void session_emit(Session *session)
+bool session_emit(Session *session)
 {
-    if (session->id == 0 || !emit_session(session))
-        return;
+    if (session->id == 0)
+        return true;
+    if (!emit_session(session))
+        return false;
     for (unsigned i = 0; i < PROTOCOL_STREAMS_MAX; i++)
         if (session->commands[i].id && !session->commands[i].detached && !emit_command(session, &session->commands[i]))
-            return;
+            return false;
+    return true;
 }

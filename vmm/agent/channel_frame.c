@@ -242,7 +242,9 @@ static gboolean emit_process(Channel *channel, ChannelProcess *process)
 
 gboolean channel_emit(Channel *channel)
 {
-    if (!channel->established || !emit_control(channel))
+    if (!channel->established)
+        return TRUE;
+    if (!emit_control(channel))
         return FALSE;
     for (guint i = 0; i < channel->processes->len; i++)
         if (!emit_process(channel, g_ptr_array_index(channel->processes, i)))

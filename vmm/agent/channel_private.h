@@ -67,6 +67,11 @@ void channel_destroy(Channel *channel); /* without a thread */
 void channel_process_free(ChannelProcess *process);
 
 /* --- channel_thread.c --- */
+
+/* One round of the loop: waits up to timeout_ms (-1: until something comes; 0: does not). The lock is held. */
+void channel_serve(Channel *channel, GArray *polls, int timeout_ms);
+/* Ends what still runs. The lock is held. */
+void channel_finish(Channel *channel);
 gpointer channel_thread(gpointer channel);
 
 /* --- channel_frame.c --- */
@@ -75,7 +80,7 @@ gpointer channel_thread(gpointer channel);
 void channel_fail(Channel *channel, const char *format, ...) G_GNUC_PRINTF(2, 3);
 /* Handles every whole frame in the parser. */
 void channel_parse(Channel *channel);
-/* Puts what is due into the queue, as far as there is room. FALSE: not all of it. */
+/* Puts what is due into the queue, as far as there is room. FALSE: there is more. */
 gboolean channel_emit(Channel *channel);
 
 /* --- channel_stream.c --- */

@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define HELLO_PAUSE_US (1 * G_USEC_PER_SEC)
+#define HELLO_PAUSE_US 1000000
 
 /* The queue is empty unless the guest does not read: then what is in it will do. */
 static void say_hello(Channel *channel)
@@ -56,14 +56,14 @@ static void transmit(Channel *channel)
         queue->start = queue->end = 0;
 }
 
-static void fill_polls(Channel *channel, GArray *polls)
+static void fill_polls(Channel *channel, gboolean more, GArray *polls)
 {
     gboolean room = channel->established && g_queue_is_empty(&channel->control) &&
                     protocol_queue_payload(&channel->queue, PROTOCOL_PAYLOAD_MAX);
     struct pollfd wake = {.fd = channel->wake, .events = POLLIN};
     struct pollfd guest = {.fd = channel->socket, .events = POLLIN};
 
-    if (channel->queue.start < channel->queue.end)
+    if (channel->queue.start < channel->queue.end || more)
         guest.events |= POLLOUT;
     g_array_set_size(polls, 0);
     g_array_append_val(polls, wake);
@@ -163,35 +163,46 @@ static void finish_all(Channel *channel)
     }
 }
 
+void channel_serve(Channel *channel, GArray *polls, int timeout_ms)
+{
+    struct pollfd *rows;
+    guint n_processes;
+    guint64 count;
+    gboolean more;
+
+    say_hello(channel);
+    more = !channel_emit(channel);
+    transmit(channel);
+    fill_polls(channel, more, polls);
+    n_processes = channel->processes->len;
+    rows = (struct pollfd *)(gpointer)polls->data;
+    g_mutex_unlock(&channel->mutex);
+    poll(rows, polls->len, channel->established || timeout_ms == 0 ? timeout_ms : HELLO_PAUSE_US / 1000);
+    g_mutex_lock(&channel->mutex);
+    if (rows[0].revents && read(channel->wake, &count, sizeof(count)) < 0)
+        g_debug("the wake-up of a channel was empty");
+    if (rows[1].revents & ~POLLOUT)
+        receive(channel);
+    serve_clients(channel, rows + 2, n_processes);
+    finish_done(channel);
+}
+
+void channel_finish(Channel *channel)
+{
+    channel_fail(channel, "the channel was closed");
+    shutdown(channel->socket, SHUT_RDWR); /* the agent ends its commands, whenever channel_free() is called */
+    finish_all(channel);
+}
+
 gpointer channel_thread(gpointer data)
 {
     Channel *channel = data;
     g_autoptr(GArray) polls = g_array_new(FALSE, FALSE, sizeof(struct pollfd));
 
     g_mutex_lock(&channel->mutex);
-    while (channel->is_open && !channel->stop) {
-        struct pollfd *rows;
-        guint n_processes;
-        guint64 count;
-
-        say_hello(channel);
-        channel_emit(channel);
-        transmit(channel);
-        fill_polls(channel, polls);
-        n_processes = channel->processes->len;
-        rows = (struct pollfd *)(gpointer)polls->data;
-        g_mutex_unlock(&channel->mutex);
-        poll(rows, polls->len, channel->established ? -1 : (int)(HELLO_PAUSE_US / 1000));
-        g_mutex_lock(&channel->mutex);
-        if (rows[0].revents && read(channel->wake, &count, sizeof(count)) < 0)
-            g_debug("the wake-up of a channel was empty");
-        if (rows[1].revents & ~POLLOUT)
-            receive(channel);
-        serve_clients(channel, rows + 2, n_processes);
-        finish_done(channel);
-    }
-    channel_fail(channel, "the channel was closed");
-    finish_all(channel);
+    while (channel->is_open && !channel->stop)
+        channel_serve(channel, polls, -1);
+    channel_finish(channel);
     g_mutex_unlock(&channel->mutex);
     return NULL;
 }

@@ -1,6 +1,7 @@
 #include "cli.h"
 #include "hvm_error.h"
 #include "table.h"
+#include "template_keys.h"
 #include "units.h"
 
 #include <glib-unix.h>
@@ -108,6 +109,45 @@ gboolean cli_call(Cli *cli, const char *method, GVariant *request, gboolean canc
         g_source_remove(source);
     clear_progress(&progress);
     return good;
+}
+
+Settings *cli_settings(const Cli *cli, GError **error)
+{
+    g_autoptr(Settings) settings = settings_new(template_keys);
+
+    for (const Key *row = template_keys; row->group; row++) {
+        const char *text = row->option ? cli_value(cli, row->option) : NULL;
+        g_autofree char *value = NULL;
+        g_autofree char *name = NULL;
+
+        if (!text)
+            continue;
+        /* Checked here first, because a message should name the option, not its key. */
+        if (!key_check(row, row->type == KEY_BOOL ? "true" : text, &value, error)) {
+            g_prefix_error(error, "--%s: ", row->option);
+            return NULL;
+        }
+        name = option_setting(row);
+        if (!settings_set_name(settings, name, value, "request", error))
+            return NULL;
+    }
+    return g_steal_pointer(&settings);
+}
+
+GVariant *cli_settings_request(const Cli *cli, GError **error)
+{
+    g_auto(GVariantBuilder) pairs = G_VARIANT_BUILDER_INIT(G_VARIANT_TYPE("a{ss}"));
+    g_autoptr(Settings) settings = cli_settings(cli, error);
+
+    if (!settings)
+        return NULL;
+    for (guint i = 0; i < settings->items->len; i++) {
+        const Setting *setting = settings->items->pdata[i];
+        g_autofree char *name = g_strconcat(setting->group, ".", setting->key, NULL);
+
+        g_variant_builder_add(&pairs, "{ss}", name, setting->value);
+    }
+    return g_variant_builder_end(&pairs);
 }
 
 GVariant *cli_name_request(const char *name, GError **error)

@@ -10,7 +10,7 @@
 #pragma once
 
 #include "client.h"
-#include "key.h"
+#include "settings.h"
 
 #include <stdio.h>
 
@@ -37,6 +37,7 @@ typedef struct {
     const char *details;    /* paragraphs for --help and the manual, or NULL; one line each, separated by newlines */
     const Option *options;  /* ended by name NULL; or NULL */
     gboolean spec_options;  /* also takes the options of template_keys[] */
+    const char *without;    /* one of those which makes no sense here, or NULL */
     gboolean json;          /* also takes --json */
     unsigned arguments_min; /* checked by the parser */
     unsigned arguments_max; /* G_MAXUINT: any number */
@@ -92,6 +93,11 @@ void help_print(FILE *out);
 void help_print_command(FILE *out, const Command *command);
 /* "hvm template show [OPTION]... NAME". Caller frees. */
 char *help_synopsis(const Command *command);
+/* Prints `text` from column `indent` on, broken between words where `out` ends (cli_width()); the cursor stands at `column`. Ends the
+ * line. */
+void help_print_wrapped(FILE *out, const char *text, int indent, int column);
+/* Columns to print in: the terminal's, within 60 to 100; 100 where `out` is none. */
+unsigned cli_width(FILE *out);
 /* "-n, --lines N". Caller frees. */
 char *help_option(const Option *option);
 
@@ -103,6 +109,12 @@ Client *cli_client(Cli *cli, GError **error);
 /* Calls a method of hvmd with progress on standard error: one line that is renewed on a terminal, lines with --verbose.
  * `cancellable` (only where Ctrl-C should cancel the job and wait for its end): TRUE to have it so. */
 gboolean cli_call(Cli *cli, const char *method, GVariant *request, gboolean cancellable, GVariant **ret_reply, GError **error);
+
+/* What the options of template_keys[] set, origin "request". NULL with INVALID naming the option. */
+Settings *cli_settings(const Cli *cli, GError **error);
+
+/* The same as a{ss} for a request; floating. */
+GVariant *cli_settings_request(const Cli *cli, GError **error);
 
 /* A request with the name of a guest, checked here so that a mistyped one costs no connection. NULL with INVALID. Floating. */
 GVariant *cli_name_request(const char *name, GError **error);
@@ -117,6 +129,8 @@ void cli_report(const GError *error);
 /* The commands' functions */
 int run_doctor(Cli *cli, GError **error);
 int run_host(Cli *cli, GError **error);
+int run_host_capture(Cli *cli, GError **error);
+int run_map(Cli *cli, GError **error);
 int run_template_list(Cli *cli, GError **error);
 int run_template_show(Cli *cli, GError **error);
 int run_template_build(Cli *cli, GError **error);
@@ -129,4 +143,6 @@ int run_list(Cli *cli, GError **error);
 int run_show(Cli *cli, GError **error);
 int run_logs(Cli *cli, GError **error);
 int run_exec(Cli *cli, GError **error);
+int run_run(Cli *cli, GError **error);
+int run_plan(Cli *cli, GError **error);
 int run_complete(Cli *cli, GError **error);

@@ -33,6 +33,20 @@ static const Option exec_options[] = {
     {0},
 };
 
+static const Option map_options[] = {
+    {.name = "svg", .argument = "FILE", .help = "write a picture into a file instead", .kind = WORD_FILE},
+    {.name = "host", .argument = "WHERE", .help = "another node, as for plan", .kind = WORD_FILE},
+    {0},
+};
+
+static const Option plan_options[] = {
+    {.name = "template", .letter = 't', .argument = "TEMPLATE", .help = "template that the guest would be made from",
+     .kind = WORD_TEMPLATE},
+    {.name = "host", .argument = "WHERE", .help = "the node to plan for (default: this one)", .kind = WORD_FILE},
+    {.name = "xml", .help = "print libvirt's domain XML"},
+    {0},
+};
+
 const Command commands[] = {
     {.name = "doctor", .arguments = "", .help = "check whether this node is fit to run guests", .json = TRUE, .run = run_doctor,
      .details = "One line a check: ok, warning or failure, what was found, and where it matters what it means and what to do. "
@@ -40,6 +54,12 @@ const Command commands[] = {
                 "Exit status 0 where nothing failed (there may be warnings), 8 otherwise."},
     {.name = "host", .arguments = "", .help = "show the node: cores, memory, pages, and what is promised to whom", .json = TRUE,
      .run = run_host},
+    {.name = "host capture", .arguments = "FILE", .help = "write all that placement needs to know of this node into a file",
+     .arguments_min = 1, .arguments_max = 1, .kind = WORD_FILE, .run = run_host_capture,
+     .details = "`hvm plan --host FILE` plans for the node that it describes. Works without hvmd."},
+    {.name = "map", .arguments = "", .help = "draw the node: packages, NUMA nodes, caches, cores, and who has which",
+     .options = map_options, .run = run_map,
+     .details = "Where hvmd cannot be reached, and with --host, nothing is promised to anyone in the drawing."},
     {.name = "template list", .arguments = "", .help = "list the templates", .json = TRUE, .run = run_template_list},
     {.name = "template show", .arguments = "TEMPLATE", .help = "show a template: each value and where it comes from", .json = TRUE,
      .arguments_min = 1, .arguments_max = 1, .kind = WORD_TEMPLATE, .run = run_template_show},
@@ -78,6 +98,17 @@ const Command commands[] = {
                 "SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to it; it is ended when hvm ends.\n"
                 "Exit status: the command's; 128+N where signal N ended it; 127 where it is not found, 126 where it cannot be "
                 "run; 125 where hvm itself failed."},
+    {.name = "run", .arguments = "TEMPLATE [--] COMMAND [ARGUMENT]...",
+     .help = "run a command in a guest made for it, which is gone when it ends", .options = exec_options, .spec_options = TRUE,
+     .without = "autostart", .arguments_min = 2, .arguments_max = G_MAXUINT, .options_until = 2, .kind = WORD_TEMPLATE,
+     .own_failure = HVM_EXIT_EXEC_FAILED, .run = run_run,
+     .details = "As create, start, exec and destroy in one: what those say holds. The guest ends with hvm, however that ends."},
+    {.name = "plan", .arguments = "NAME", .help = "say where a guest would be placed, and why, without making it",
+     .options = plan_options, .spec_options = TRUE, .json = TRUE, .arguments_min = 1, .arguments_max = 1, .run = run_plan,
+     .details = "Takes create's options. Needs no hvmd, no image and no right, and touches nothing. What is promised to other "
+                "guests is not known here: it plans for the node as if they were not there.\n"
+                "--host plans for another node: a file that `hvm host capture` wrote, hwloc's XML export of a node, or a made-up "
+                "one, as in --host 'synthetic:package:2 numanode:1 core:16 pu:2'."},
     {.name = "__complete", .arguments = "[WORD]...", .arguments_max = G_MAXUINT, .run = run_complete},
     {0},
 };

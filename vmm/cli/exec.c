@@ -1,4 +1,4 @@
-/* exec: run a command in a guest. */
+/* exec, run: run a command in a guest that is there, or in one made for it. */
 #include "cli.h"
 #include "hvm_error.h"
 #include "streams.h"
@@ -162,6 +162,7 @@ static gboolean add_directory(const Exec *exec, GVariantDict *request, GError **
     return TRUE;
 }
 
+/* What is asked for, but for the guest's name, which `run` does not know yet. */
 static GVariant *exec_request(const Exec *exec, GError **error)
 {
     const Cli *cli = exec->cli;
@@ -170,7 +171,8 @@ static GVariant *exec_request(const Exec *exec, GError **error)
     GVariant *environment = NULL;
     gint16 rows = 0, columns = 0;
 
-    if (!name_check(exec->name, "guest name", error) || !(environment = environment_request(exec, error)))
+    environment = environment_request(exec, error);
+    if (!environment)
         return NULL;
     g_variant_dict_insert_value(&request, "environment", environment);
     if (!add_directory(exec, &request, error))
@@ -179,7 +181,6 @@ static GVariant *exec_request(const Exec *exec, GError **error)
         g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--user: wanted a user of the guest");
         return NULL;
     }
-    g_variant_dict_insert(&request, "name", "s", exec->name);
     g_variant_dict_insert_value(&request, "argv",
                                 g_variant_new_bytestring_array((const char *const *)cli->arguments->pdata + 1, -1));
     if (user)
@@ -225,7 +226,10 @@ static void on_exec_end(GVariant *reply, const GError *error, gpointer data)
 
     exec->waited = TRUE;
     if (error) {
-        if (!exec->error)
+        if (!exec->error && g_error_matches(error, HVM_ERROR, HVM_ERROR_HOST))
+            g_set_error(&exec->error, HVM_ERROR, HVM_ERROR_HOST,
+                        "guest '%s': the command was lost: the connection to hvmd ended (did hvmd stop?)", exec->name);
+        else if (!exec->error)
             exec->error = g_error_copy(error);
         return;
     }
@@ -247,16 +251,19 @@ static void on_exec_end(GVariant *reply, const GError *error, gpointer data)
 }
 
 /* Starts the command, its pumps and the wait for its end. */
-static gboolean start(Exec *exec, GVariant *request, GError **error)
+static gboolean start(Exec *exec, GVariant *unnamed, GError **error)
 {
     Client *client = cli_client(exec->cli, error);
-    g_autoptr(GVariant) owned = g_variant_ref_sink(request);
     g_autoptr(GVariant) reply = NULL;
     g_autoptr(GUnixFDList) fds = NULL;
-    GVariantDict wait;
+    GVariantDict request, wait;
     int input = -1, output = -1, errors = -1;
 
-    if (!client || !client_call_fds(client, "Exec", owned, &reply, &fds, error))
+    if (!client)
+        return FALSE;
+    g_variant_dict_init(&request, unnamed);
+    g_variant_dict_insert(&request, "name", "s", exec->name);
+    if (!client_call_fds(client, "Exec", g_variant_dict_end(&request), &reply, &fds, error))
         return FALSE;
     if (!g_variant_lookup(reply, "exec", "u", &exec->number) || !exec->number) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_INTERNAL, "hvmd answered Exec wrongly: wanted the number of the command");
@@ -278,25 +285,49 @@ static gboolean start(Exec *exec, GVariant *request, GError **error)
     return TRUE;
 }
 
-int run_exec(Cli *cli, GError **error)
+/* An ephemeral guest of the template that the first argument names. It ends with our connection, however that ends. */
+static char *run_guest(Cli *cli, GVariant *settings, GError **error)
+{
+    g_autoptr(GVariant) reply = NULL;
+    const char *name = NULL;
+    GVariantDict request;
+
+    g_variant_dict_init(&request, NULL);
+    g_variant_dict_insert(&request, "template", "s", cli_argument(cli, 0));
+    g_variant_dict_insert_value(&request, "settings", settings);
+    if (!cli_call(cli, "Run", g_variant_dict_end(&request), FALSE, &reply, error))
+        return NULL;
+    if (!g_variant_lookup(reply, "name", "&s", &name) || !name_check(name, "guest name", NULL)) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INTERNAL, "hvmd answered Run wrongly: wanted the name of the guest");
+        return NULL;
+    }
+    return g_strdup(name);
+}
+
+/* `settings`: for a guest made for the command; NULL: the guest is there, and `name` it. */
+static int execute(Cli *cli, const char *name, GVariant *settings, GError **error)
 {
     /* Static: pumps may still be blocked in a read, and tell their end, when this function has returned. */
     static Exec exec;
+    g_autoptr(GVariant) owned_settings = settings ? g_variant_ref_sink(settings) : NULL;
+    g_autoptr(GVariant) request = NULL;
+    g_autofree char *made = NULL;
     struct sigaction pipe_before;
-    GVariant *request = NULL;
 
-    exec = (Exec){.cli = cli, .name = cli_argument(cli, 0), .tty = cli_has(cli, "tty")};
+    exec = (Exec){.cli = cli, .name = name, .tty = cli_has(cli, "tty")};
     if (exec.tty && !isatty(STDIN_FILENO)) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--tty: wanted a terminal as standard input, found none");
         return 1;
     }
-    request = exec_request(&exec, error);
-    if (!request)
+    if (!(request = exec_request(&exec, error)))
         return 1;
+    g_variant_ref_sink(request);
     /* A broken pipe comes as an error, so that the terminal is put back before hvm dies of it. */
     sigaction(SIGPIPE, NULL, &pipe_before);
     signal(SIGPIPE, SIG_IGN);
     take_signals(&exec);
+    if (owned_settings && !(exec.name = made = run_guest(cli, owned_settings, error)))
+        return 1;
     if (!start(&exec, request, error)) {
         terminal_restore();
         return 1;
@@ -310,4 +341,20 @@ int run_exec(Cli *cli, GError **error)
     if (exec.error)
         g_propagate_error(error, exec.error);
     return exec.status;
+}
+
+int run_exec(Cli *cli, GError **error)
+{
+    const char *name = cli_argument(cli, 0);
+
+    return name_check(name, "guest name", error) ? execute(cli, name, NULL, error) : 1;
+}
+
+int run_run(Cli *cli, GError **error)
+{
+    GVariant *settings = NULL;
+
+    if (!name_check(cli_argument(cli, 0), "template name", error) || !(settings = cli_settings_request(cli, error)))
+        return 1;
+    return execute(cli, NULL, settings, error);
 }

@@ -2,7 +2,6 @@
 #include "cli.h"
 #include "hvm_error.h"
 #include "table.h"
-#include "template_keys.h"
 #include "units.h"
 
 static void print_notes(GVariant *reply)
@@ -21,7 +20,7 @@ static void print_notes(GVariant *reply)
 /* "guest 'mpi0' is running on CPUs 0-3, address 10.88.0.2" */
 static void print_running(const char *name, GVariant *reply)
 {
-    const char *address = "", *cpus = "";
+    const char *address = "", *cpus = "", *accel = "";
     g_autofree char *shown_address = NULL;
     g_autofree char *shown_cpus = NULL;
 
@@ -31,29 +30,10 @@ static void print_running(const char *name, GVariant *reply)
     shown_cpus = hvm_escape(cpus, -1);
     printf("guest '%s' is running%s%s%s%s\n", name, *cpus ? " on CPUs " : "", shown_cpus, *address ? ", address " : "",
            shown_address);
+    g_variant_lookup(reply, "accel", "&s", &accel);
+    if (g_str_equal(accel, "tcg"))
+        puts("  note: without KVM it runs in software (QEMU's TCG), tens of times slower; `hvm doctor` says why");
     print_notes(reply);
-}
-
-/* The settings that the options of template_keys[] make: a{ss}. NULL with INVALID naming the option. */
-static GVariant *settings_request(const Cli *cli, GError **error)
-{
-    g_auto(GVariantBuilder) settings = G_VARIANT_BUILDER_INIT(G_VARIANT_TYPE("a{ss}"));
-
-    for (const Key *row = template_keys; row->group; row++) {
-        const char *text = row->option ? cli_value(cli, row->option) : NULL;
-        g_autofree char *value = NULL;
-        g_autofree char *name = NULL;
-
-        if (!text)
-            continue;
-        if (!key_check(row, row->type == KEY_BOOL ? "true" : text, &value, error)) {
-            g_prefix_error(error, "--%s: ", row->option);
-            return NULL;
-        }
-        name = option_setting(row);
-        g_variant_builder_add(&settings, "{ss}", name, value);
-    }
-    return g_variant_builder_end(&settings);
 }
 
 static GVariant *create_request(const Cli *cli, GError **error)
@@ -70,7 +50,7 @@ static GVariant *create_request(const Cli *cli, GError **error)
                     "create: wanted --template NAME, found none (`hvm template list` lists them)");
         return NULL;
     }
-    if (!name_check(template_name, "template name", error) || !(settings = settings_request(cli, error)))
+    if (!name_check(template_name, "template name", error) || !(settings = cli_settings_request(cli, error)))
         return NULL;
     g_variant_dict_init(&request, NULL);
     g_variant_dict_insert(&request, "name", "s", name);
@@ -83,7 +63,7 @@ static GVariant *create_request(const Cli *cli, GError **error)
 
 static const Column create_columns[] = {
     {"uuid", NULL, COLUMN_TEXT},     {"address", NULL, COLUMN_TEXT}, {"cpus", NULL, COLUMN_TEXT},
-    {"notes", NULL, COLUMN_LINES}, {0},
+    {"accel", NULL, COLUMN_TEXT},    {"notes", NULL, COLUMN_LINES},  {0},
 };
 
 int run_create(Cli *cli, GError **error)

@@ -1,6 +1,7 @@
 /* list, show, logs: what looks at guests. */
 #include "cli.h"
 #include "hvm_error.h"
+#include "placement.h"
 #include "table.h"
 
 #include <errno.h>
@@ -92,6 +93,51 @@ static void print_fields(GVariant *guest)
     }
 }
 
+/* Where its cells are: of a placement as hvmd sent it. */
+static GVariant *cell_rows(const Placement *placement)
+{
+    g_auto(GVariantBuilder) rows = G_VARIANT_BUILDER_INIT(G_VARIANT_TYPE("aa{sv}"));
+
+    for (guint i = 0; i < placement->cells->len; i++) {
+        const PlacementCell *cell = &g_array_index(placement->cells, PlacementCell, i);
+        hwloc_bitmap_t pus = hwloc_bitmap_alloc();
+        g_autofree char *list = NULL;
+        GVariantDict row;
+
+        for (unsigned j = 0; j < cell->vcpus; j++)
+            hwloc_bitmap_set(pus, g_array_index(placement->vcpus, PlacementVcpu, cell->first_vcpu + j).pu);
+        list = host_format_list(pus);
+        hwloc_bitmap_free(pus);
+        g_variant_dict_init(&row, NULL);
+        g_variant_dict_insert(&row, "cell", "u", i);
+        g_variant_dict_insert(&row, "node", "u", cell->node);
+        g_variant_dict_insert(&row, "cpus", "s", list);
+        g_variant_dict_insert(&row, "memory", "t", cell->memory_bytes);
+        g_variant_dict_insert(&row, "pages", "t", cell->page_bytes);
+        g_variant_builder_add_value(&rows, g_variant_dict_end(&row));
+    }
+    return g_variant_builder_end(&rows);
+}
+
+static void print_placement(GVariant *guest)
+{
+    static const Column columns[] = {
+        {"cell", "CELL", COLUMN_NUMBER}, {"node", "NODE", COLUMN_NUMBER}, {"memory", "MEMORY", COLUMN_SIZE},
+        {"pages", "PAGES", COLUMN_SIZE}, {"cpus", "CPUS", COLUMN_TEXT},   {0},
+    };
+    const char *json = "";
+    g_autoptr(Placement) placement = NULL;
+    g_autoptr(GVariant) rows = NULL;
+
+    g_variant_lookup(guest, "placement", "&s", &json);
+    placement = *json ? placement_from_json(json, NULL) : NULL;
+    if (!placement)
+        return;
+    rows = g_variant_ref_sink(cell_rows(placement));
+    putchar('\n');
+    table_print(columns, rows, 0, NULL);
+}
+
 int run_show(Cli *cli, GError **error)
 {
     GVariant *request = cli_name_request(cli_argument(cli, 0), error);
@@ -105,6 +151,7 @@ int run_show(Cli *cli, GError **error)
         return 0;
     }
     print_fields(guest);
+    print_placement(guest);
     settings = g_variant_lookup_value(guest, "settings", G_VARIANT_TYPE("aa{sv}"));
     putchar('\n');
     table_print(setting_columns, settings, 0, NULL);

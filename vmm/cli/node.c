@@ -1,9 +1,8 @@
-/* host, doctor: the node. */
+/* host, host capture: the node. */
 #include "cli.h"
+#include "host.h"
 #include "hvm_error.h"
 #include "table.h"
-
-#include <string.h>
 
 static const Column page_columns[] = {
     {"size", "PAGES", COLUMN_SIZE}, {"total", "TOTAL", COLUMN_NUMBER},       {"free", "FREE", COLUMN_NUMBER},
@@ -120,23 +119,16 @@ int run_host(Cli *cli, GError **error)
     return 0;
 }
 
-static const Column check_columns[] = {
-    {"name", "CHECK", COLUMN_TEXT}, {"state", "STATE", COLUMN_STATE}, {"found", "FOUND", COLUMN_TEXT},
-    {"meaning", NULL, COLUMN_TEXT}, {"advice", NULL, COLUMN_TEXT},    {0},
-};
-static const Column doctor_columns[] = {{"checks", NULL, COLUMN_ROWS, check_columns}, {0}};
-
-int run_doctor(Cli *cli, GError **error)
+int run_host_capture(Cli *cli, GError **error)
 {
-    g_autoptr(GVariant) reply = NULL;
-    g_autoptr(GVariant) checks = NULL;
+    const char *path = cli_argument(cli, 0);
+    g_autoptr(Host) host = host_new_live(error);
 
-    if (!cli_call(cli, "Doctor", NULL, FALSE, &reply, error))
+    if (!host || !host_capture(host, path, error))
         return 1;
-    checks = g_variant_lookup_value(reply, "checks", G_VARIANT_TYPE("aa{sv}"));
-    if (cli_has(cli, "json"))
-        table_print_json(doctor_columns, reply);
-    else
-        table_print(check_columns, checks, 0, NULL);
+
+    g_autofree char *shown = hvm_escape(path, -1);
+
+    printf("this node is captured in %s\n  plan for it:  hvm plan NAME --template TEMPLATE --host %s\n", shown, shown);
     return 0;
 }

@@ -30,7 +30,7 @@ const char *colour_off(Colour colour)
     return coloured() && colour != COLOUR_NONE ? "\033[0m" : "";
 }
 
-static Colour state_colour(const char *word)
+Colour table_state_colour(const char *word)
 {
     static const struct {
         const char *word;
@@ -151,7 +151,7 @@ static void print_row(GPtrArray *shown, const unsigned *widths, GPtrArray *cells
         const Column *column = shown->pdata[i];
         const char *text = cells->pdata[i];
         int padding = (int)(widths[i] - table_width(text));
-        Colour colour = header ? COLOUR_STRONG : column->kind == COLUMN_STATE ? state_colour(text) : COLOUR_NONE;
+        Colour colour = header ? COLOUR_STRONG : column->kind == COLUMN_STATE ? table_state_colour(text) : COLOUR_NONE;
 
         printf("%s%*s%s%s%s%*s", i ? "  " : "", right_aligned(column) ? padding : 0, "", colour_on(colour), text,
                colour_off(colour), right_aligned(column) || i + 1 == last ? 0 : padding, "");

@@ -47,5 +47,7 @@ unsigned table_width(const char *text);
 
 /* Escape sequences for standard output if it is a terminal that wants colours (NO_COLOR, TERM), else "". Static. */
 typedef enum { COLOUR_NONE, COLOUR_GOOD, COLOUR_WARNING, COLOUR_BAD, COLOUR_STRONG } Colour;
+/* The colour of a COLUMN_STATE word. */
+Colour table_state_colour(const char *word);
 const char *colour_on(Colour colour);
 const char *colour_off(Colour colour);

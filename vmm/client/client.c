@@ -286,7 +286,7 @@ static gboolean is_job(const char *method)
 {
     GDBusMethodInfo *info = g_dbus_interface_info_lookup_method((GDBusInterfaceInfo *)&io_hvm1_interface, method);
 
-    return info && g_strcmp0(g_dbus_annotation_info_lookup(info->annotations, "io.hvm1.Job"), "true") == 0;
+    return info && g_dbus_annotation_info_lookup(info->annotations, "io.hvm1.Job") != NULL;
 }
 
 static gboolean wait_job(Client *client, const char *method, GVariant *started, GVariant **ret_reply, GError **error)

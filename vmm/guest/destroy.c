@@ -46,7 +46,7 @@ static gboolean leave_network(Guests *guests, const Guest *guest, GError **error
     const RuntimeGuest *real = guest->real;
     g_autoptr(virConnect) connect = virt_get(guests->virt, error);
 
-    return connect && nat_detach(guests->nat, connect, real->owner_uid, real->spec->name, real->mac, error) &&
+    return connect && nat_detach(guests->nat, connect, real->owner_uid, real->spec->name, error) &&
            (owner_has_more(guests, guest) || nat_release(guests->nat, connect, real->owner_uid, error));
 }
 

@@ -165,8 +165,6 @@ gboolean guests_fill_paths(Guests *guests, RuntimeGuest *real, GError **error)
     real->qemu_gid = guests->config->qemu_gid;
     real->direct_io = guests->direct_io;
     real->amd = g_strcmp0(guests->host->cpu_vendor, "AuthenticAMD") == 0;
-    if (!real->mac)
-        real->mac = nat_mac(real->uuid);
     if (real->spec->network == NETWORK_NAT)
         real->network = nat_network_name(real->owner_uid);
     return TRUE;

@@ -112,14 +112,16 @@ static gboolean attach_network(Guests *guests, Guest *guest, GError **error)
 {
     RuntimeGuest *real = guest->real;
     g_autoptr(virConnect) connect = NULL;
-    char *address = NULL;
+    char *mac = NULL, *address = NULL;
 
     if (real->spec->network != NETWORK_NAT)
         return TRUE;
     if (!(connect = virt_get(guests->virt, error)) ||
-        !nat_attach(guests->nat, connect, real->owner_uid, real->spec->name, real->mac, &address, error))
+        !nat_attach(guests->nat, connect, real->owner_uid, real->spec->name, &mac, &address, error))
         return FALSE;
     g_mutex_lock(&guests->lock);
+    g_free(real->mac);
+    real->mac = mac;
     g_free(real->address);
     real->address = address;
     g_mutex_unlock(&guests->lock);

@@ -19,7 +19,7 @@
 #define CAPTURE_FORMAT "1"
 
 /* No machine is larger; keeps a hostile file or a mistyped synthetic one from costing more memory than it should. */
-enum { HOST_PU_MAX = 16384, HOST_DEVICES_MAX = 65536 };
+enum { HOST_PU_MAX = 16384, HOST_DEVICES_MAX = 65536, HOST_VFS_MAX = 65535 };
 
 /* What the host knows of a PU (os_index is the index). All NULL where the PU is not usable. */
 typedef struct {
@@ -52,16 +52,22 @@ gboolean host_read_captured_devices(Host *host, GError **error);
 void host_read_live_devices(Host *host);
 void host_write_devices(const Host *host, hwloc_topology_t topology);
 
-/* As host_new_from() and host_capture(), but in memory; `text` ends with a NUL at `length`, `path` is for messages. For the
+/* As host_new_from() and host_capture(), but in memory; `path` is for messages. For the
  * fuzzer too. */
 Host *host_new_from_xml(const char *text, gsize length, const char *path, GError **error);
 char *host_to_xml(const Host *host, GError **error);
 
-/* A look over XML before hwloc gets it, because hwloc trusts the numbers and sets that it finds. INVALID with the line. */
-gboolean host_check_xml(const char *text, gsize length, const char *path, GError **error);
+/* What may be given to hwloc of XML from anyone, which trusts the numbers and sets that it finds: checked and written anew.
+ * INVALID with the line. Caller frees. */
+char *host_clean_xml(const char *text, gsize length, const char *path, GError **error);
 
 /* INVALID: "where: reason", control characters escaped. */
 void host_refuse(GError **error, const char *where, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+/* A number that orders addresses; FALSE where `address` is not written as sysfs writes one. Domains may have more than four
+ * digits (Intel VMD counts from 10000). */
+gboolean host_parse_address(const char *address, guint64 *ret_key);
+void host_sort_devices(Host *host);
 
 HostDevice *host_device_new(const char *address);
 void host_device_free(HostDevice *device);

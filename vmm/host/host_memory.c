@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define BASE_PAGE_BYTES 4096
+#define MEMORY_MAX (G_GUINT64_CONSTANT(1) << 60) /* sums over nodes then still fit */
 
 void host_node_free(HostNode *node)
 {
@@ -73,7 +74,7 @@ static void read_hwloc_memory(HostNode *node, hwloc_obj_t object, gboolean trust
         guint64 page_bytes = object->attr->numanode.page_types[i].size;
         guint64 count = object->attr->numanode.page_types[i].count;
 
-        if (page_bytes > BASE_PAGE_BYTES && count <= G_MAXINT64 / page_bytes)
+        if (page_bytes > BASE_PAGE_BYTES && count <= MEMORY_MAX / page_bytes)
             set_pages(node, page_bytes, count, 0, FALSE);
     }
     set_pages(node, BASE_PAGE_BYTES, count_base_pages(node), 0, FALSE);
@@ -86,7 +87,7 @@ static gboolean parse_count(const char *text, guint64 *ret_count)
         *ret_count = HOST_BYTES_UNKNOWN;
         return TRUE;
     }
-    return g_ascii_string_to_unsigned(text, 10, 0, G_MAXINT64, ret_count, NULL);
+    return g_ascii_string_to_unsigned(text, 10, 0, MEMORY_MAX, ret_count, NULL);
 }
 
 static gboolean parse_pages(HostNode *node, const char *size, const char *counts)
@@ -98,7 +99,7 @@ static gboolean parse_pages(HostNode *node, const char *size, const char *counts
         (page_bytes & (page_bytes - 1)) || g_strv_length(parts) != 2 || !parse_count(parts[0], &total) ||
         !parse_count(parts[1], &free_pages))
         return FALSE;
-    if (total != HOST_BYTES_UNKNOWN && total > G_MAXINT64 / page_bytes)
+    if (total != HOST_BYTES_UNKNOWN && total > MEMORY_MAX / page_bytes)
         return FALSE;
     if (total == HOST_BYTES_UNKNOWN && page_bytes != BASE_PAGE_BYTES)
         return FALSE;
@@ -194,6 +195,11 @@ gboolean host_read_nodes(Host *host, GError **error)
         g_ptr_array_add(host->nodes, node);
         /* hwloc gives a synthetic node 1 GiB where the text names no size: nobody said that. */
         read_hwloc_memory(node, object, host->origin != HOST_SYNTHETIC || strstr(host->description, "memory="));
+        if (node->memory_bytes != HOST_BYTES_UNKNOWN && node->memory_bytes > MEMORY_MAX) {
+            host_refuse(error, host->description, "NUMA node %u has %" G_GUINT64_FORMAT " bytes: wanted at most 1 EiB",
+                        node->node, node->memory_bytes);
+            return FALSE;
+        }
         if (!read_captured_memory(node, object, host->description, error))
             return FALSE;
     }
@@ -217,7 +223,7 @@ static gboolean find_meminfo(const char *text, const char *key, guint64 *ret_byt
             continue;
         guint64 value = g_ascii_strtoull(at + length, NULL, 10);
 
-        *ret_bytes = MIN(value, G_MAXINT64 / 1024) * 1024;
+        *ret_bytes = MIN(value, MEMORY_MAX / 1024) * 1024;
         return TRUE;
     }
     return FALSE;
@@ -252,7 +258,7 @@ static void read_huge_pools(HostNode *node, const char *folder)
             !sysroot_read_uint(&total, NULL, "%s/%s/nr_hugepages", folder, *name) ||
             !sysroot_read_uint(&free_pages, NULL, "%s/%s/free_hugepages", folder, *name))
             continue;
-        total = MIN(total, G_MAXINT64 / (kib * 1024));
+        total = MIN(total, MEMORY_MAX / (kib * 1024));
         set_pages(node, kib * 1024, total, MIN(free_pages, total), TRUE); /* two reads: the pool may shrink between */
     }
 }
@@ -287,6 +293,16 @@ void host_read_live_pools(Host *host)
             meminfo = sysroot_read(NULL, "/proc/meminfo");
             g_free(g_steal_pointer(&pools));
             pools = g_strdup("/sys/kernel/mm/hugepages");
+        } else if (meminfo && host->nodes->len == 1) {
+            g_autofree char *whole = sysroot_read(NULL, "/proc/meminfo");
+            guint64 node_bytes = 0, whole_bytes = 0;
+
+            /* A kernel that initialises memory lazily counts on the node what it has come to so far. */
+            if (whole && find_meminfo(meminfo, "MemTotal", &node_bytes) && find_meminfo(whole, "MemTotal", &whole_bytes) &&
+                whole_bytes > node_bytes) {
+                g_free(meminfo);
+                meminfo = g_steal_pointer(&whole);
+            }
         }
         read_live_node(node, meminfo, pools);
     }

@@ -114,14 +114,14 @@ static void note_memory(Placement *placement, const Search *search)
     }
 
     g_autofree char *unknown_list = host_format_list(unknown), *uncounted_list = host_format_list(uncounted);
-    g_autofree char *small_list = host_format_list(small);
+    g_autofree char *small_list = host_format_list(small), *where = hvm_escape(host->description, -1);
 
     if (*unknown_list)
         placement_note(placement, "%s does not tell the memory of NUMA node %s: planned without a limit there.",
-                       host->description, unknown_list);
+                       where, unknown_list);
     if (*uncounted_list)
         placement_note(placement, "%s does not tell the free pages of NUMA node %s: planned as if all of them were free.",
-                       host->description, uncounted_list);
+                       where, uncounted_list);
     if (*small_list)
         placement_note(placement, "Memory on NUMA node %s is in 4K pages: no pool of larger ones has room for it.", small_list);
     hwloc_bitmap_free(unknown);

@@ -13,10 +13,11 @@ static void add_cpus(GString *text, const Placement *placement, const Host *host
 {
     g_autofree char *reserved = host_format_list(placement->reserved), *emulator = host_format_list(placement->emulator);
     g_autofree char *io_threads = host_format_list(placement->io_threads);
+    g_autofree char *where = hvm_escape(host->description, -1);
     unsigned pus = (unsigned)hwloc_bitmap_weight(placement->reserved);
 
     g_string_append_printf(text, "%u vCPU%s of '%s' on PU%s %s of %s", placement->vcpus->len, plural(placement->vcpus->len),
-                           spec->name, plural(pus), reserved, host->description);
+                           spec->name, plural(pus), reserved, where);
     if (pus > placement->vcpus->len)
         g_string_append_printf(text, " (%u of these %u idle, or for QEMU's own threads)", pus - placement->vcpus->len, pus);
     g_string_append_printf(text, ".\nThe guest sees %u socket%s of %u die%s of %u core%s of %u thread%s, %s.\n",

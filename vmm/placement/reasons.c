@@ -9,12 +9,14 @@ static const struct {
 } criteria[] = {
     {COST_PACKAGES, "packages"},
     {COST_EVENNESS, "unequal NUMA cells (sum of squares)"},
+    {COST_INNER_PACKAGES, "packages"},
     {COST_PACKAGE_EVENNESS, "unequal packages (sum of squares)"},
     {COST_UNISOLATED, "cores outside the kernel's isolated ones"},
     {COST_SMALL_PAGES, "cells with 4K pages"},
     {COST_L3S, "level-3 caches"},
     {COST_PARTIAL_L3S, "level-3 caches left neither empty nor full"},
     {COST_PARTIAL_NODES, "NUMA nodes left neither empty nor full"},
+    {COST_LEFTOVER, "cores left over on its NUMA nodes"},
 };
 
 /* "on level-3 caches (5 against 4)". Caller frees. */
@@ -68,12 +70,14 @@ static void explain_nodes(Placement *placement, const Search *search, const Solu
         return;
     if (search->want.numa_nodes)
         placement_reason(placement, "On %s: %u asked for.", nodes, search->want.numa_nodes);
+    else if (search->want.sockets && solution->node_count > 1)
+        placement_reason(placement, "On %s: the fewest on %u package%s.", nodes, search->want.sockets,
+                         search->want.sockets == 1 ? "" : "s");
     else if (search->want.spread)
         placement_reason(placement, "On %s: the most that take equal shares.", nodes);
     else
         placement_reason(placement, "On %s: %s.", nodes,
-                         solution->node_count == 1 ? "one has room for all of it"
-                                                   : "no fewer have room for it");
+                         solution->node_count == 1 ? "one has room for all of it" : "no fewer have room for it");
     /* Another set of nodes lacks one of these. */
     for (guint i = 0; i < solution->cells->len; i++) {
         g_auto(Solution) other = {0};
@@ -148,16 +152,16 @@ static void explain_l3s(Placement *placement, const Search *search, const Soluti
         if (!used[s] || trials++ >= L3_TRIALS_MAX)
             continue;
         cost = shares_cost_without(shares, cell->node, count, s, other);
-        if (cost < second_cost) {
+        if (cost_less(cost, second_cost)) {
             second_cost = cost;
             g_clear_pointer(&second, g_array_unref);
             second = g_steal_pointer(&other);
         }
     }
-    placement_reason(placement, "Level-3 caches %s of node %u: the fewest that hold its cores, leaving the least broken up.", list,
+    placement_reason(placement, "Level-3 caches %s of NUMA node %u: the fewest that hold its cores, leaving the least broken up.", list,
                      node->host_node->node);
     if (!second) {
-        placement_reason(placement, "No other choice of level-3 caches on node %u fits.", node->host_node->node);
+        placement_reason(placement, "No other choice of level-3 caches on NUMA node %u fits.", node->host_node->node);
         return;
     }
 
@@ -171,8 +175,9 @@ static void explain_devices(Placement *placement, const Search *search, const So
     if (!devices_count(search->devices))
         return;
     if (solution->device_cost >> 32)
-        placement_reason(placement, "Some devices are away from the guest's NUMA nodes: so few nodes with room for it are not "
-                         "nearer.");
+        placement_reason(placement, "Some devices are not on the guest's NUMA nodes: no %u NUMA node%s with room for it %s "
+                         "nearer to them.", solution->node_count, solution->node_count == 1 ? "" : "s",
+                         solution->node_count == 1 ? "is" : "are");
     else if (devices_local_count(search->devices))
         placement_reason(placement, "All devices that ought to be near are on the guest's NUMA nodes.");
 }

@@ -135,6 +135,7 @@ static void advise_changes(const Refusal *refusal, GPtrArray *advice)
 
 /* ---- What there is ---- */
 
+/* There is none where siblings are wanted and no whole core is free. */
 static const Phase *first_phase(const Refusal *refusal)
 {
     return &g_array_index(refusal->search->phases, Phase, 0);
@@ -145,10 +146,10 @@ static unsigned units_wanted(const Refusal *refusal)
 {
     const Want *want = &refusal->search->want;
 
-    if (refusal->search->phases->len == 0)
-        return want->smt == SMT_SIBLINGS ? (want->cpus + refusal->question->host->smt - 1) / refusal->question->host->smt +
-                                               (want->dedicated ? 1 : 0)
-                                         : want->cpus + (want->dedicated ? 1 : 0);
+    unsigned width = want->smt == SMT_SIBLINGS ? refusal->question->host->smt : 1;
+
+    if (refusal->search->phases->len == 0) /* not one whole core is free */
+        return MAX((want->cpus + width - 1) / width, MAX(want->numa_nodes, want->sockets)) + (want->dedicated ? 1 : 0);
     return first_phase(refusal)->want + first_phase(refusal)->extra;
 }
 
@@ -207,23 +208,22 @@ static char *format_nodes(const GArray *rooms, unsigned count)
     return text;
 }
 
-/* ": 40 of them promised to 'a', 'b' and 3 others". Empty where nothing is promised. */
-static char *describe_owners(const Refusal *refusal)
+/* The most vCPUs with which the request, memory aside, would fit. */
+static void advise_smaller(const Refusal *refusal, GPtrArray *advice)
 {
-    const Ledger *ledger = refusal->question->ledger;
-    g_autoptr(GString) text = g_string_new(NULL);
-    unsigned count = 0;
+    Want other = refusal->search->want;
+    unsigned low = 0, high = other.cpus;
 
-    for (guint i = 0; i < ledger->entries->len; i++) {
-        const LedgerEntry *entry = g_ptr_array_index(ledger->entries, i);
-        g_autofree char *name = hvm_escape(entry->name, -1);
-
-        if (!hwloc_bitmap_iszero(entry->pus) && count++ < 3)
-            g_string_append_printf(text, "%s'%s'", text->len ? ", " : "", name);
+    other.ignore_memory = other.ignore_locality = TRUE;
+    while (high - low > 1) {
+        other.cpus = low + (high - low) / 2;
+        if (other.numa_nodes <= other.cpus && other.sockets <= other.cpus && would_fit(refusal, &other))
+            low = other.cpus;
+        else
+            high = other.cpus;
     }
-    if (count > 3)
-        g_string_append_printf(text, " and %u more", count - 3);
-    return g_strdup(text->str);
+    if (low > 0)
+        advise(advice, "--cpus %u", low);
 }
 
 /* ---- The refusals, one per constraint ---- */
@@ -234,14 +234,13 @@ static gboolean refuse_total(const Refusal *refusal, unsigned wanted, unsigned h
     const char *adjective = refusal->question->full ? "" : "free ";
     g_autoptr(GPtrArray) advice = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *needs = count_units(refusal, wanted, adjective);
-    g_autofree char *owners = describe_owners(refusal);
     const char *where = survey->bounded ? "the caller's CPUs and memory nodes have" : "this node has";
 
-    if (*owners)
-        advise(advice, "free %u: the others belong to %s", wanted - have, owners);
+    /* Whose they are is not for every caller to know: the ledger's owner tells. */
+    if (refusal->question->ledger->entries->len && !refusal->question->full)
+        advise(advice, "free %u that other guests hold", wanted - have);
+    advise_smaller(refusal, advice);
     advise_changes(refusal, advice);
-    if (!*owners && !refusal->question->full && !survey->bounded && advice->len == 0)
-        advise(advice, "%u fewer", wanted - have);
     return refuse(refusal, advice, "needs %s; %s %u", needs, where, have);
 }
 
@@ -339,6 +338,10 @@ static gboolean refuse_memory(const Refusal *refusal, const Solution *solution)
     g_autofree char *missing = size_format_rounded(worst);
     const char *noun = page_noun(want->page_bytes), *adjective = refusal->question->full ? "" : " free";
 
+    if (total == 0) {
+        advise_changes(refusal, advice);
+        return refuse(refusal, advice, "needs %s of %s; no NUMA node it may use has any%s", all, noun, adjective);
+    }
     if (total < want->memory_bytes) {
         advise_changes(refusal, advice);
         return refuse(refusal, advice, "needs %s of %s; the NUMA nodes it may use have %s%s", all, noun, sum, adjective);
@@ -355,13 +358,13 @@ static gboolean refuse_memory(const Refusal *refusal, const Solution *solution)
                   node->host_node->node, has, adjective);
 }
 
-/* `solution` is how it would be done if no device had to be near. */
 static gboolean refuse_locality(const Refusal *refusal)
 {
     const Survey *survey = refusal->search->survey;
     const Devices *devices = refusal->search->devices;
     g_autoptr(GPtrArray) advice = g_ptr_array_new_with_free_func(g_free);
     g_autoptr(GString) have = g_string_new(NULL), names = g_string_new(NULL);
+    unsigned most = 0, nearest = 0;
     g_autofree char *needs = count_units(refusal, units_wanted(refusal), refusal->question->full ? "" : "free ");
 
     for (unsigned i = 0; i < devices_count(devices); i++) {
@@ -370,14 +373,26 @@ static gboolean refuse_locality(const Refusal *refusal)
         if (devices_wanted(devices, i)->locality == LOCALITY_REQUIRED)
             g_string_append_printf(names, "%s'%s'", names->len ? ", " : "", name);
     }
-    for (guint i = 0; i < survey->nodes->len; i++)
-        if (devices_on_node(devices, i))
-            g_string_append_printf(have, "%snode %u has %u", have->len ? ", " : "", survey_node(survey, i)->host_node->node,
-                                   units_on(refusal, i));
+    for (guint i = 0; i < survey->nodes->len; i++) {
+        unsigned units = units_on(refusal, i), node = survey_node(survey, i)->host_node->node;
+
+        if (!devices_on_node(devices, i))
+            continue;
+        g_string_append_printf(have, "%snode %u has %u", have->len ? ", " : "", node, units);
+        if (units > most) {
+            most = units;
+            nearest = node;
+        }
+    }
     if (!have->len)
         g_string_append(have, "no NUMA node that the guest may use has such a device");
-    advise(advice, "locality=preferred");
+    else if (most < units_wanted(refusal) && !refusal->question->full) {
+        g_autofree char *missing = count_units(refusal, units_wanted(refusal) - most, "");
+
+        advise(advice, "free %s on node %u", missing, nearest);
+    }
     advise_changes(refusal, advice);
+    advise(advice, "locality=preferred");
     return refuse(refusal, advice, "needs %s, and their memory, on the NUMA node of device %s (locality=required); %s", needs,
                   names->str, have->str);
 }

@@ -44,6 +44,7 @@ typedef struct {
     gboolean even;        /* only equal cells, up to one unit */
     gboolean carries;     /* rounding matters, so all ways of it are tried */
     guint64 granules;
+    unsigned *room;       /* by node: the most for vCPUs that its units and its memory allow */
     unsigned *most;       /* [node x (cells + 1)]: the most that so many of this and later nodes have */
     unsigned *musts;      /* by node: how many of this and later ones must be in */
     Memo *memo;
@@ -126,7 +127,7 @@ static void add_steps_taking(const Walk *walk, const State *state, unsigned take
         for (unsigned p = 1; p <= packages; p++) {
             Step step = {.take = take, .packages = p, .emulator = emulator};
 
-            if (shares_cost(walk->shares, state->node, p, count) != COST_NONE)
+            if (!cost_is_none(shares_cost(walk->shares, state->node, p, count)))
                 add_steps_of(walk, state, step, steps);
         }
     }
@@ -140,7 +141,7 @@ static void list_steps(const Walk *walk, const State *state, GArray *steps)
     unsigned most, least = 1;
 
     if (may && left > later) {
-        most = MIN(left - later, shares_capacity(walk->shares, state->node));
+        most = MIN(left - later, walk->room[state->node]);
         if (walk->even) {
             least = total_units(walk) / walk->cells;
             most = MIN(most, least + (total_units(walk) % walk->cells != 0));
@@ -187,10 +188,11 @@ static Cost step_cost(const Walk *walk, const State *state, const Step *step)
 
     if (!step->take)
         return cost;
-    cost += cost_of(COST_PACKAGES, step->packages - (open ? 1 : 0));
-    cost += cost_of(COST_EVENNESS, (guint64)step->take * step->take);
+    if (shares_packages(walk->shares, state->node) == 1)
+        cost = cost_add(cost, cost_of(COST_PACKAGES, !open));
+    cost = cost_add(cost, cost_of(COST_EVENNESS, (guint64)step->take * step->take));
     if (walk->search->want.page_bytes == PAGES_AUTO)
-        cost += cost_of(COST_SMALL_PAGES, step->row == PAGES_4K);
+        cost = cost_add(cost, cost_of(COST_SMALL_PAGES, step->row == PAGES_4K));
     return cost;
 }
 
@@ -216,7 +218,7 @@ static Cost walk_on(Walk *walk, const State *state)
         gboolean done = state->cells == walk->cells && state->units == total_units(walk) && state->carry == 0 &&
                         state->emulator == (walk->phase->extra > 0);
 
-        return done && (!walk->search->want.sockets || state->packages == walk->search->want.sockets) ? 0 : COST_NONE;
+        return done && (!walk->search->want.sockets || state->packages == walk->search->want.sockets) ? COST_ZERO : COST_NONE;
     }
     if (is_hopeless(walk, state))
         return COST_NONE;
@@ -237,13 +239,13 @@ static Cost walk_on(Walk *walk, const State *state)
     for (guint i = 0; i < steps->len; i++) {
         const Step *step = &g_array_index(steps, Step, i);
         State next = next_state(walk, state, step);
-        Cost cost = step_cost(walk, state, step), rest;
+        Cost cost = step_cost(walk, state, step);
 
-        if (cost >= best)
+        if (!cost_less(cost, best))
             continue;
-        rest = walk_on(walk, &next);
-        if (rest != COST_NONE && cost + rest < best)
-            best = cost + rest;
+        cost = cost_add(cost, walk_on(walk, &next));
+        if (cost_less(cost, best))
+            best = cost;
     }
     remember(walk, key, best);
     return best;
@@ -261,9 +263,9 @@ static void walk_back(Walk *walk, Cost cost, GArray *cells)
         for (guint i = 0; i < steps->len; i++) {
             const Step *step = &g_array_index(steps, Step, i);
             State next = next_state(walk, &state, step);
-            Cost own = step_cost(walk, &state, step), rest = own <= cost ? walk_on(walk, &next) : COST_NONE;
+            Cost own = step_cost(walk, &state, step), rest = cost_less(cost, own) ? COST_NONE : walk_on(walk, &next);
 
-            if (rest == COST_NONE || own + rest != cost)
+            if (cost_is_none(rest) || !cost_equal(cost_add(own, rest), cost))
                 continue;
             if (step->take) {
                 Cell cell = {.node = state.node, .count = step->take, .packages = step->packages,
@@ -293,7 +295,7 @@ static gboolean rounding_matters(const Walk *walk)
         last = first + 1;
     }
     for (unsigned i = 0; i < survey->nodes->len; i++) {
-        for (unsigned take = first; take <= MIN(last, shares_capacity(walk->shares, i)); take++) {
+        for (unsigned take = first; take <= MIN(last, walk->room[i]); take++) {
             guint64 low = walk->granules * take / total, high = (walk->granules * take + total - 1) / total;
             const Node *node = survey_node(survey, i);
 
@@ -305,17 +307,39 @@ static gboolean rounding_matters(const Walk *walk)
     return FALSE;
 }
 
+/* What a node could take at most; the rounding of its memory is taken to be kind. */
+static unsigned find_room(const Walk *walk, unsigned node)
+{
+    const Want *want = &walk->search->want;
+    unsigned room = (int)node == walk->excluded ? 0 : MIN(shares_capacity(walk->shares, node), total_units(walk));
+    guint64 granule = want_granule(want);
+
+    while (room > 0) {
+        guint64 low = walk->granules * room / total_units(walk);
+
+        if (node_page_row(survey_node(walk->search->survey, node), want, low * granule) >= 0 ||
+            node_page_row(survey_node(walk->search->survey, node), want, (low + 1) * granule) >= 0)
+            break;
+        room--;
+    }
+    return room;
+}
+
 /* The sums of the largest capacities from each node on, and the nodes that must be in. */
 static void fill_bounds(Walk *walk)
 {
     unsigned nodes = walk->search->survey->nodes->len, stride = walk->cells + 1;
     g_autofree unsigned *top = g_new0(unsigned, stride); /* largest capacities so far, descending */
 
+    walk->room = g_new0(unsigned, nodes + 1);
     walk->most = g_new0(unsigned, (gsize)(nodes + 1) * stride);
     walk->musts = g_new0(unsigned, nodes + 1);
     for (unsigned i = nodes; i-- > 0;) {
-        unsigned capacity = (int)i == walk->excluded ? 0 : shares_capacity(walk->shares, i);
+        unsigned capacity;
 
+        walk->room[i] = find_room(walk, i);
+        /* The emulator's unit needs no memory. */
+        capacity = walk->room[i] ? MIN(walk->room[i] + walk->phase->extra, shares_capacity(walk->shares, i)) : 0;
         walk->musts[i] = walk->musts[i + 1] + (walk->must[i] != 0);
         for (unsigned c = 0; c < walk->cells; c++) {
             if (capacity > top[c]) {
@@ -342,39 +366,54 @@ static Cost walk_run(Walk *walk, gboolean even, GArray *cells)
     walk->memo = g_new0(Memo, walk->memo_size);
     cost = walk_on(walk, &start);
     g_array_set_size(cells, 0);
-    if (cost != COST_NONE)
+    if (!cost_is_none(cost))
         walk_back(walk, cost, cells);
     g_clear_pointer(&walk->memo, g_free);
     return cost;
 }
 
-/* Fewer packages than this cannot be. */
+static int compare_descending(gconstpointer a, gconstpointer b)
+{
+    unsigned x = *(const unsigned *)a, y = *(const unsigned *)b;
+
+    return (x < y) - (x > y);
+}
+
+/* How many of the largest `values` it takes to reach `need`. */
+static unsigned count_to_reach(GArray *values, unsigned need)
+{
+    unsigned count = 0;
+
+    g_array_sort(values, compare_descending);
+    for (unsigned sum = 0; sum < need && count < values->len; count++)
+        sum += g_array_index(values, unsigned, count);
+    return count;
+}
+
+/* Fewer packages than this cannot be: for their units, and for the number of nodes that they have. */
 static unsigned fewest_packages(const Walk *walk)
 {
     const Survey *survey = walk->search->survey;
-    g_autoptr(GArray) sums = g_array_new(FALSE, TRUE, sizeof(unsigned));
-    unsigned count = 0, sum = 0, need = total_units(walk) + walk->phase->extra;
+    g_autoptr(GArray) units = g_array_new(FALSE, TRUE, sizeof(unsigned)), nodes = g_array_new(FALSE, TRUE, sizeof(unsigned));
+    unsigned by_units, by_nodes;
 
+    for (unsigned i = 0; i < survey->nodes->len; i++) {
+        unsigned package = survey_node(survey, i)->package;
+
+        if (shares_packages(walk->shares, i) > 1)
+            return 0;
+        if (units->len <= package) {
+            g_array_set_size(units, package + 1);
+            g_array_set_size(nodes, package + 1);
+        }
+        g_array_index(units, unsigned, package) += walk->room[i];
+        g_array_index(nodes, unsigned, package) += walk->room[i] > 0;
+    }
     if (walk->search->want.sockets)
         return walk->search->want.sockets;
-    for (unsigned i = 0; i < survey->nodes->len; i++) {
-        if (shares_packages(walk->shares, i) > 1)
-            return 1;
-        if (sums->len <= survey_node(survey, i)->package)
-            g_array_set_size(sums, survey_node(survey, i)->package + 1);
-        g_array_index(sums, unsigned, survey_node(survey, i)->package) += shares_capacity(walk->shares, i);
-    }
-    while (sum < need && count < sums->len) {
-        unsigned best = 0;
-
-        for (guint i = 1; i < sums->len; i++)
-            if (g_array_index(sums, unsigned, i) > g_array_index(sums, unsigned, best))
-                best = i;
-        sum += g_array_index(sums, unsigned, best);
-        g_array_index(sums, unsigned, best) = 0;
-        count++;
-    }
-    return count;
+    by_units = count_to_reach(units, total_units(walk));
+    by_nodes = count_to_reach(nodes, walk->cells);
+    return MAX(by_units, by_nodes);
 }
 
 /* Equal cells are found at once. Where they are on the fewest packages nothing can be better; unequal ones have to be looked
@@ -394,15 +433,16 @@ static Cost solve_cells(const Search *search, unsigned phase, unsigned cells, co
     fill_bounds(&walk);
     cost = walk_run(&walk, TRUE, ret_cells);
     if (cells > 1 && !search->want.spread &&
-        (cost == COST_NONE || cost_get(cost, COST_PACKAGES) > fewest_packages(&walk))) {
+        (cost_is_none(cost) || cost_get(cost, COST_PACKAGES) > fewest_packages(&walk))) {
         uneven = walk_run(&walk, FALSE, other);
-        if (uneven < cost) {
+        if (cost_less(uneven, cost)) {
             cost = uneven;
             g_array_set_size(ret_cells, 0);
             g_array_append_vals(ret_cells, other->data, other->len);
         }
     }
     *ret_cut_short |= walk.cut_short;
+    g_free(walk.room);
     g_free(walk.most);
     g_free(walk.musts);
     return cost;
@@ -523,8 +563,8 @@ int solution_compare(const Solution *a, const Solution *b)
         return a->device_cost < b->device_cost ? -1 : 1;
     if (a->phase != b->phase)
         return a->phase < b->phase ? -1 : 1;
-    if (a->cost != b->cost)
-        return a->cost < b->cost ? -1 : 1;
+    if (!cost_equal(a->cost, b->cost))
+        return cost_less(a->cost, b->cost) ? -1 : 1;
     return compare_cells(a->cells, b->cells);
 }
 
@@ -537,7 +577,7 @@ static void try_set(const Search *search, unsigned cells, const NodeSet *set, in
                                      .cells = g_array_new(FALSE, TRUE, sizeof(Cell))};
 
         solution.cost = solve_cells(search, phase, cells, set->in, excluded, solution.cells, &best->cut_short);
-        if (solution.cost == COST_NONE)
+        if (cost_is_none(solution.cost))
             continue;
         if (!best->found || solution_compare(&solution, best) < 0) {
             solution.cut_short = best->cut_short;
@@ -577,13 +617,36 @@ static gboolean worth_trying(const Search *search, unsigned cells, int excluded)
     return FALSE;
 }
 
+static guint64 cost_of_nodes(const Search *search, const GArray *cells)
+{
+    g_autofree gboolean *in = g_new0(gboolean, search->survey->nodes->len + 1);
+
+    for (guint i = 0; i < cells->len; i++)
+        in[g_array_index(cells, Cell, i).node] = TRUE;
+    return devices_cost(search->devices, in, search->want.ignore_locality, NULL);
+}
+
 static void run_cells(const Search *search, unsigned cells, int excluded, Solution *best)
 {
     if (!worth_trying(search, cells, excluded))
         return;
 
-    g_autoptr(GArray) sets = list_sets(search, cells);
+    g_autofree gboolean *none = g_new0(gboolean, search->survey->nodes->len + 1);
+    g_autoptr(GArray) sets = NULL;
+    Solution free_choice = {0};
 
+    /* Often the best choice without regard to devices has the devices near too; nothing can beat it then. */
+    try_set(search, cells, &(NodeSet){0, none}, excluded, &free_choice);
+    best->cut_short |= free_choice.cut_short;
+    if (!free_choice.found)
+        return;
+    sets = list_sets(search, cells);
+    free_choice.device_cost = cost_of_nodes(search, free_choice.cells);
+    if (sets->len && free_choice.device_cost == g_array_index(sets, NodeSet, 0).device_cost) {
+        *best = free_choice;
+        return;
+    }
+    solution_clear(&free_choice);
     for (guint i = 0; i < sets->len; i++) {
         const NodeSet *set = &g_array_index(sets, NodeSet, i);
 
@@ -631,11 +694,15 @@ Search *search_new(const Survey *survey, const Devices *devices, const Want *wan
     for (unsigned i = 0; i < survey->width_count; i++) {
         unsigned width = survey->widths[i];
 
-        add_phase(search, (Phase){.width = width, .want = (want->cpus + width - 1) / width, .extra = extra});
+        unsigned cores = (want->cpus + width - 1) / width;
+
+        /* A cell and a package need a core at least, though its siblings stay idle. */
+        cores = MAX(cores, MAX(want->numa_nodes, want->sockets));
+        add_phase(search, (Phase){.width = width, .want = cores, .extra = extra});
     }
-    /* Threads of unlike cores together; where no whole cores give exactly so many, some threads stay idle. */
-    for (unsigned idle = 0; survey->width_count > 1 && !extra && idle < survey->widths[0]; idle++)
-        add_phase(search, (Phase){.weighted = TRUE, .want = want->cpus + idle});
+    /* Threads of unlike cores together; where no whole cores give exactly so many, cores that can spare the idle ones. */
+    for (unsigned idle = 0; survey->width_count > 1 && !extra && survey->widths[1] > idle; idle++)
+        add_phase(search, (Phase){.width = idle + 1, .weighted = TRUE, .want = want->cpus + idle});
     return search;
 }
 

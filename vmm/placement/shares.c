@@ -36,27 +36,28 @@ struct Shares {
     GPtrArray *blocks; /* owns the rows */
 };
 
-/* Widths of the counts: a guest has at most 4,096 vCPUs, a host 16,384 PUs and (see survey.c) 1,024 nodes. */
-static const unsigned cost_shift[COST_FIELDS] = {
-    [COST_PARTIAL_NODES] = 0, [COST_PARTIAL_L3S] = 11, [COST_L3S] = 26, [COST_SMALL_PAGES] = 39, [COST_UNISOLATED] = 52,
-    [COST_PACKAGE_EVENNESS] = 65, [COST_EVENNESS] = 90, [COST_PACKAGES] = 115,
+/* A guest has at most 4,096 vCPUs, a host 16,384 PUs and (see survey.c) 1,024 nodes: 16 bits for counts, 32 for squares. */
+static const struct {
+    gboolean high;
+    unsigned shift, bits;
+} cost_fields[COST_FIELDS] = {
+    [COST_PACKAGES] = {TRUE, 112, 16}, [COST_EVENNESS] = {TRUE, 80, 32}, [COST_INNER_PACKAGES] = {TRUE, 64, 16},
+    [COST_PACKAGE_EVENNESS] = {TRUE, 32, 32}, [COST_UNISOLATED] = {TRUE, 16, 16}, [COST_SMALL_PAGES] = {TRUE, 0, 16}, [COST_L3S] = {FALSE, 48, 16},
+    [COST_PARTIAL_L3S] = {FALSE, 32, 16}, [COST_PARTIAL_NODES] = {FALSE, 16, 16}, [COST_LEFTOVER] = {FALSE, 0, 16},
 };
 
 Cost cost_of(CostField field, guint64 count)
 {
-    return (Cost)count << cost_shift[field];
+    CostHalf half = (CostHalf)count << cost_fields[field].shift;
+
+    return cost_fields[field].high ? (Cost){half, 0} : (Cost){0, half};
 }
 
 guint64 cost_get(Cost cost, CostField field)
 {
-    unsigned top = field == 0 ? 128 : cost_shift[field - 1];
+    CostHalf half = cost_fields[field].high ? cost.high : cost.low;
 
-    return (guint64)((cost >> cost_shift[field]) & (((Cost)1 << (top - cost_shift[field])) - 1));
-}
-
-static Cost add(Cost a, Cost b)
-{
-    return a == COST_NONE || b == COST_NONE ? COST_NONE : a + b;
+    return (guint64)(half >> cost_fields[field].shift) & ((G_GUINT64_CONSTANT(1) << cost_fields[field].bits) - 1);
 }
 
 static Cost *new_row(Shares *shares, gsize length)
@@ -70,7 +71,8 @@ static Cost *new_row(Shares *shares, gsize length)
 
 static gboolean unit_counts(const Shares *shares, const Unit *unit)
 {
-    return !shares->phase.width || unit->width == shares->phase.width;
+    return shares->phase.weighted ? unit->width >= shares->phase.width
+                                  : !shares->phase.width || unit->width == shares->phase.width;
 }
 
 static unsigned unit_weight(const Shares *shares, const Unit *unit)
@@ -92,7 +94,7 @@ static guint64 *weigh_units(const Shares *shares, const Slice *slice, unsigned c
         guint64 price = ((guint64)(unit->isolated ? 0 : unit->width) << 32) + 1;
 
         for (unsigned s = 0; s <= capacity; s++) {
-            guint64 with = s >= unit->width ? best[(u + 1) * stride + s - unit->width] : G_MAXUINT64;
+            guint64 with = s >= unit->width && unit_counts(shares, unit) ? best[(u + 1) * stride + s - unit->width] : G_MAXUINT64;
             guint64 without = best[(u + 1) * stride + s];
 
             best[u * stride + s] = MIN(without, with == G_MAXUINT64 ? with : with + price);
@@ -104,7 +106,7 @@ static guint64 *weigh_units(const Shares *shares, const Slice *slice, unsigned c
 static Cost unisolated(const Shares *shares, guint64 count)
 {
     /* Where the kernel isolates nothing, there is nothing to prefer. */
-    return hwloc_bitmap_iszero(shares->survey->host->isolated) ? 0 : cost_of(COST_UNISOLATED, count);
+    return hwloc_bitmap_iszero(shares->survey->host->isolated) ? COST_ZERO : cost_of(COST_UNISOLATED, count);
 }
 
 static void fill_slice(Shares *shares, unsigned index, gboolean closed)
@@ -133,9 +135,15 @@ static void fill_slice(Shares *shares, unsigned index, gboolean closed)
 
         if (weighed && weighed[count] == G_MAXUINT64)
             continue;
-        share->cost[count] = unisolated(shares, weighed ? weighed[count] >> 32 : count > isolated ? count - isolated : 0) +
-                             cost_of(COST_L3S, count > 0) + cost_of(COST_PARTIAL_L3S, !empty && !full);
+        share->cost[count] = cost_add(cost_of(COST_L3S, count > 0), cost_of(COST_PARTIAL_L3S, !empty && !full));
+        share->cost[count] = cost_add(share->cost[count], unisolated(shares, weighed ? weighed[count] >> 32
+                                                                             : count > isolated ? count - isolated : 0));
     }
+}
+
+static Cost lesser(Cost a, Cost b)
+{
+    return cost_less(b, a) ? b : a;
 }
 
 /* One step of the knapsack: `first` of one slice, the rest from `after`. */
@@ -145,7 +153,7 @@ static void combine(const SliceShare *slice, const Cost *after, unsigned after_c
         unsigned low = s > after_capacity ? s - after_capacity : 0;
 
         for (unsigned take = low; take <= MIN(s, slice->capacity); take++)
-            best[s] = MIN(best[s], add(slice->cost[take], after[s - take]));
+            best[s] = lesser(best[s], cost_add(slice->cost[take], after[s - take]));
     }
 }
 
@@ -162,7 +170,7 @@ static void fill_region(Shares *shares, unsigned index)
     for (unsigned l = region->slices + 1; l-- > 0;) {
         share->best[l] = new_row(shares, share->capacity + 1);
         if (l == region->slices) {
-            share->best[l][0] = 0;
+            share->best[l][0] = COST_ZERO;
             continue;
         }
 
@@ -180,7 +188,10 @@ static Cost region_cost(const Shares *shares, const Node *node, unsigned region,
 
     if (take > share->capacity)
         return COST_NONE;
-    return add(share->best[0][take], node->regions > 1 ? cost_of(COST_PACKAGE_EVENNESS, (guint64)take * take) : 0);
+    return node->regions == 1 || take == 0
+               ? share->best[0][take]
+               : cost_add(share->best[0][take], cost_add(cost_of(COST_INNER_PACKAGES, 1),
+                                                         cost_of(COST_PACKAGE_EVENNESS, (guint64)take * take)));
 }
 
 /* Regions r and later of a node of several packages. */
@@ -192,15 +203,15 @@ static void fill_node_row(const Shares *shares, const Node *node, const NodeShar
         for (unsigned s = 0; s <= share->capacity; s++) {
             Cost *best = &share->best[r][p * stride + s];
 
-            *best = add(region_cost(shares, node, r, 0), share->best[r + 1][p * stride + s]);
+            *best = cost_add(region_cost(shares, node, r, 0), share->best[r + 1][p * stride + s]);
             for (unsigned take = 1; p > 0 && take <= s; take++)
-                *best = MIN(*best, add(region_cost(shares, node, r, take), share->best[r + 1][(p - 1) * stride + s - take]));
+                *best = lesser(*best, cost_add(region_cost(shares, node, r, take), share->best[r + 1][(p - 1) * stride + s - take]));
         }
     }
 }
 
-/* How many have to be taken so that nobody could get more from this node; G_MAXUINT where that cannot be reached. */
-static unsigned count_to_fill(const Shares *shares, const Node *node)
+/* What there is to take on a node, and how many PUs that are. */
+static unsigned count_all(const Shares *shares, const Node *node, unsigned *ret_pus)
 {
     unsigned all = 0, pus = 0;
 
@@ -212,13 +223,16 @@ static unsigned count_to_fill(const Shares *shares, const Node *node)
             pus += shares->slices[region->first_slice + l].pus;
         }
     }
-    return node->open_pus == 0 ? 0 : node->open_pus == pus ? all : G_MAXUINT;
+    *ret_pus = pus;
+    return all;
 }
 
 static void fill_node_cost(Shares *shares, const Node *node, NodeShare *share)
 {
     gsize stride = share->capacity + 1;
-    unsigned full = count_to_fill(shares, node);
+    unsigned pus, all = count_all(shares, node, &pus);
+    /* So many leave nobody anything. */
+    unsigned full = node->open_pus == 0 ? 0 : node->open_pus == pus ? all : G_MAXUINT;
 
     share->cost = new_row(shares, (share->packages + 1) * stride);
     for (unsigned p = 0; p <= share->packages; p++) {
@@ -230,7 +244,8 @@ static void fill_node_cost(Shares *shares, const Node *node, NodeShare *share)
                 cost = share->best[0][p * stride + count];
             else if ((p == 0) == (count == 0))
                 cost = shares->regions[node->first_region].best[0][count];
-            share->cost[p * stride + count] = add(cost, cost_of(COST_PARTIAL_NODES, partial));
+            cost = cost_add(cost, cost_of(COST_PARTIAL_NODES, partial));
+            share->cost[p * stride + count] = cost_add(cost, cost_of(COST_LEFTOVER, count ? all - count : 0));
         }
     }
 }
@@ -249,7 +264,7 @@ static void fill_node(Shares *shares, unsigned index)
         for (unsigned r = node->regions + 1; r-- > 0;) {
             share->best[r] = new_row(shares, (gsize)(share->packages + 1) * (share->capacity + 1));
             if (r == node->regions)
-                share->best[r][0] = 0;
+                share->best[r][0] = COST_ZERO;
             else
                 fill_node_row(shares, node, share, r);
         }
@@ -338,7 +353,7 @@ static void pick_weighted(const Shares *shares, const Slice *slice, unsigned cap
         const Unit *unit = survey_unit(shares->survey, index);
         guint64 price = ((guint64)(unit->isolated ? 0 : unit->width) << 32) + 1;
 
-        if (unit->width > count || best[(u + 1) * stride + count - unit->width] == G_MAXUINT64 ||
+        if (!unit_counts(shares, unit) || unit->width > count || best[(u + 1) * stride + count - unit->width] == G_MAXUINT64 ||
             best[(u + 1) * stride + count - unit->width] + price != best[u * stride + count])
             continue;
         g_array_append_val(units, index);
@@ -384,26 +399,34 @@ static void pick_from_region(const Shares *shares, unsigned index, unsigned coun
         const SliceShare *slice = &shares->slices[region->first_slice + l];
         unsigned take = MIN(count, slice->capacity);
 
-        while (add(slice->cost[take], share->best[l + 1][count - take]) != share->best[l][count])
+        while (!cost_equal(cost_add(slice->cost[take], share->best[l + 1][count - take]), share->best[l][count]))
             take--;
         pick_from_slice(shares, region->first_slice + l, take, units);
         count -= take;
     }
 }
 
+/* Whether taking `take` from region `r` is a best way to take `count` from it and the later ones. */
+static gboolean is_best_from_region(const Shares *shares, const Node *node, const NodeShare *share, unsigned r,
+                                    unsigned packages, unsigned take, unsigned count)
+{
+    gsize stride = share->capacity + 1;
+    unsigned rest = packages - (take > 0);
+
+    return (take == 0 || packages > 0) &&
+           cost_equal(cost_add(region_cost(shares, node, r, take), share->best[r + 1][rest * stride + count - take]),
+                      share->best[r][packages * stride + count]);
+}
+
 void shares_pick(const Shares *shares, unsigned i, unsigned packages, unsigned count, GArray *units)
 {
     const Node *node = survey_node(shares->survey, i);
     const NodeShare *share = &shares->nodes[i];
-    gsize stride = share->capacity + 1;
 
     for (unsigned r = 0; r < node->regions; r++) {
         unsigned take = count;
 
-        while (node->regions > 1 && (take > 0 && packages == 0 ? TRUE :
-               add(region_cost(shares, node, r, take),
-                   share->best[r + 1][(packages - (take > 0)) * stride + count - take]) !=
-               share->best[r][packages * stride + count]))
+        while (node->regions > 1 && !is_best_from_region(shares, node, share, r, packages, take, count))
             take--;
         pick_from_region(shares, node->first_region + r, take, units);
         packages -= take > 0;
@@ -418,7 +441,7 @@ Cost shares_cost_without(const Shares *shares, unsigned i, unsigned count, unsig
 
     fill_from_slices(other, i, without);
     cost = shares_cost(other, i, 1, count);
-    if (cost != COST_NONE)
+    if (!cost_is_none(cost))
         shares_pick(other, i, 1, count, ret_units);
     return cost;
 }

@@ -12,23 +12,50 @@
 
 #include "placement.h"
 
-/* A cost is a row of counts in one number, the most important in the highest bits: adding two costs adds each count, and
+/* A cost is a row of counts in one long number, the most important in the highest bits: adding two costs adds each count, and
  * comparing them compares lexicographically. */
-__extension__ typedef unsigned __int128 Cost;
+__extension__ typedef unsigned __int128 CostHalf;
+typedef struct {
+    CostHalf high, low;
+} Cost;
 
 typedef enum {
-    COST_PACKAGES,    /* packages touched */
+    COST_PACKAGES,    /* packages touched, of nodes that lie in one */
     COST_EVENNESS,    /* sum of squares of the units per cell: least where cells are equal */
-    COST_PACKAGE_EVENNESS, /* the same for packages in a node of several (the emulator's unit counted) */
+    COST_INNER_PACKAGES,   /* in nodes of several packages: packages touched, */
+    COST_PACKAGE_EVENNESS, /* and the sum of squares of the units in each (the emulator's counted) */
     COST_UNISOLATED,  /* units outside the PUs that the kernel isolates */
     COST_SMALL_PAGES, /* cells with 4 KiB pages, where the request leaves the size to us */
     COST_L3S,         /* L3s touched */
     COST_PARTIAL_L3S, /* L3s of the host neither empty nor full afterwards */
     COST_PARTIAL_NODES,
+    COST_LEFTOVER,    /* units that stay free on the guest's nodes: fragmentation of nodes, more finely */
     COST_FIELDS,
 } CostField;
 
-#define COST_NONE (~(Cost)0)
+#define COST_ZERO ((Cost){0, 0})
+#define COST_NONE ((Cost){~(CostHalf)0, ~(CostHalf)0})
+
+static inline gboolean cost_is_none(Cost cost)
+{
+    return cost.high == ~(CostHalf)0;
+}
+
+static inline gboolean cost_less(Cost a, Cost b)
+{
+    return a.high != b.high ? a.high < b.high : a.low < b.low;
+}
+
+static inline gboolean cost_equal(Cost a, Cost b)
+{
+    return a.high == b.high && a.low == b.low;
+}
+
+/* COST_NONE where one of them is. */
+static inline Cost cost_add(Cost a, Cost b)
+{
+    return cost_is_none(a) || cost_is_none(b) ? COST_NONE : (Cost){a.high + b.high, a.low + b.low};
+}
 
 Cost cost_of(CostField field, guint64 count);
 guint64 cost_get(Cost cost, CostField field);
@@ -128,8 +155,8 @@ int node_page_row(const Node *node, const Want *want, guint64 bytes);
 /* Which units count, and as what. Usually one phase: whole cores, all equally wide. Cores of different widths (hybrid
  * processors, single threads offline) give one phase per width, then one that mixes them and counts threads. */
 typedef struct {
-    unsigned width;    /* only units of this width; 0: all */
     gboolean weighted; /* count threads, not units */
+    unsigned width;    /* only units of this width, 0: all; weighted: of at least this width */
     unsigned want;     /* what all cells together must take for the vCPUs */
     unsigned extra;    /* 1: and one unit for the emulator */
 } Phase;
@@ -144,7 +171,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Shares, shares_free)
 unsigned shares_capacity(const Shares *shares, unsigned i);
 unsigned shares_packages(const Shares *shares, unsigned i);
 /* Least cost of taking `count` over exactly `packages` packages (0 and 0 for not touching it): COST_UNISOLATED, COST_L3S,
- * COST_PARTIAL_*, COST_PACKAGE_EVENNESS. COST_NONE where it cannot be. */
+ * COST_PARTIAL_*, COST_LEFTOVER, COST_INNER_PACKAGES, COST_PACKAGE_EVENNESS. COST_NONE where it cannot be. */
 Cost shares_cost(const Shares *shares, unsigned i, unsigned packages, unsigned count);
 /* The units themselves: appends unsigned indices into survey->units, in the order of slices. */
 void shares_pick(const Shares *shares, unsigned i, unsigned packages, unsigned count, GArray *units);

@@ -29,7 +29,7 @@ typedef struct {
     char *log_path;       /* console log */
     char *socket_folder;  /* where the agent's and the console's sockets go, QEMU's user's */
     char *network;        /* name of the libvirt network, or NULL */
-    char *mac;
+    char *mac;            /* of its card, or NULL before the first start */
     char *address;        /* IPv4, or NULL before the first start */
     uid_t qemu_uid;
     gid_t qemu_gid;

@@ -232,12 +232,10 @@ static gboolean open_session(Session *session, GError **error)
     if (!session->connect)
         return virt_error(error, "no connection to libvirt (%s)", session->virt->uri);
 
-    /* Drivers that live in this process know neither of these two, and cannot be lost. */
+    /* Drivers that live in this process know neither of these two, and cannot be lost. The close callback needs no reference of its
+     * own: close_session() has one while it takes it back. */
     virConnectSetKeepAlive(session->connect, KEEPALIVE_SECONDS, KEEPALIVE_COUNT);
-    session->watches_close =
-        virConnectRegisterCloseCallback(session->connect, on_close, session_ref(session), session_unref) == 0;
-    if (!session->watches_close)
-        session_unref(session);
+    session->watches_close = virConnectRegisterCloseCallback(session->connect, on_close, session, NULL) == 0;
 
     session->lifecycle_id = virConnectDomainEventRegisterAny(session->connect, NULL, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
                                                              VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle), session_ref(session),
