@@ -399,6 +399,7 @@ const Method methods[] = {
      METHOD_WORKER, exec_start},
     {"ExecWait", "exec:u", METHOD_MAIN, exec_wait},
     {"ExecControl", "exec:u signal?:i rows?:q columns?:q", METHOD_MAIN, exec_control},
+    {"Subscribe", "", METHOD_MAIN, events_subscribe},
     {"WaitJob", "job:u", METHOD_MAIN, job_wait},
     {"CancelJob", "job:u", METHOD_MAIN, job_cancel},
     {0},

@@ -39,6 +39,10 @@ typedef struct {
     Allowed allowed;      /* the cpuset of the calling process; NULL bitmaps: no bound */
 } Caller;
 
+/* Something happened to a guest: "created", "destroyed", or the name of its new state ("starting", "running", "off", ...). In any
+ * thread, with no lock held; must not block nor call back. */
+typedef void (*GuestsEventFunc)(const char *event, const char *name, const char *uuid, uid_t owner_uid, gpointer data);
+
 typedef struct {
     char *libvirt_uri;
     char *store_path;
@@ -56,6 +60,12 @@ typedef struct {
 /* Opens the store, reads the topology, probes KVM, begins to connect to libvirt. `config` must outlive it. In the main thread,
  * before its loop runs. Recovery follows by itself, in a worker, each time libvirt answers. */
 Guests *guests_new(const GuestsConfig *config, GError **error);
+
+/* Sets who is told of events; once, before the main loop runs. */
+void guests_set_listener(Guests *guests, GuestsEventFunc on_event, gpointer data);
+
+/* Whether any guest is not off (or crashed), or something works on one. Any thread, does not block. */
+gboolean guests_busy(Guests *guests);
 
 /* Stops threads and closes; guests run on. In the main thread. */
 void guests_free(Guests *guests);

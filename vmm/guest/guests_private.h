@@ -14,6 +14,7 @@ typedef struct {
     gatomicrefcount references;
     RuntimeGuest *real;      /* changed only by who holds the operation, under the lock */
     GuestState state;        /* under the lock */
+    GuestState told;         /* the state that the listener was told last; under the lock */
     const char *operation;   /* "create", "start", ...: static text; NULL: none. Under the lock */
     gboolean creating;       /* not to be seen yet */
     gboolean gone;           /* destroyed: not in the table any more */
@@ -40,6 +41,8 @@ struct Guests {
     gboolean ready;
     gboolean recovered;   /* half-made things have been cleared once; only guests_recover() touches it */
     gint workers;         /* atomic: threads under way */
+    GuestsEventFunc on_event;
+    gpointer event_data;
 };
 
 Guest *guest_new(RuntimeGuest *real);
@@ -79,6 +82,9 @@ void guests_remove_socket_folder(const char *folder);
 
 /* Sets the state and wakes who waits; off and crashed also end the guest's life: promise released, channel dropped. */
 void guest_set_state(Guests *guests, Guest *guest, GuestState state);
+
+/* Tells the listener. Not with the lock held. */
+void guest_emit(Guests *guests, const Guest *guest, const char *event);
 
 /* Asks the runtime how the guest is and sets its state. With the operation held. */
 gboolean guest_refresh_state(Guests *guests, Guest *guest, GError **error);

@@ -88,6 +88,7 @@ static gboolean reserve(Guests *guests, const Caller *caller, Guest *guest, GErr
         if (limits_check_start(guests, guest, error)) {
             ledger_add(guests->ledger, placement_promise(placement, real->uuid, real->spec->name, real->owner_uid));
             guest->state = GUEST_STARTING;
+            guest->told = GUEST_STARTING;
             g_object_unref(guest->life);
             guest->life = g_cancellable_new();
         } else {
@@ -181,6 +182,7 @@ gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, Gues
     if (!reserve(guests, caller, guest, error))
         return FALSE;
     undo_push(undo, "promise", undo_reserve, &pair, NULL);
+    guest_emit(guests, guest, guest_state_name(GUEST_STARTING));
     if (!step_reached("start.reserve", error) || !make_socket_folder(guest->real, error) ||
         !step_reached("start.folder", error) || !attach_network(guests, guest, error) || !step_reached("start.network", error))
         return FALSE;
