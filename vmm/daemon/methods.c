@@ -336,6 +336,20 @@ static GVariant *show(Call *call, GError **error)
     return guests_show(call->client->daemon->guests, call->client->caller, request_string(call->request, "name"), error);
 }
 
+static GVariant *console(Call *call, GError **error)
+{
+    int fd = guests_console(call->client->daemon->guests, call->client->caller, request_string(call->request, "name"),
+                            !request_bool(call->request, "read-only", FALSE), error);
+    GVariantDict dict;
+
+    if (fd < 0)
+        return NULL;
+    call->fds = g_unix_fd_list_new_from_array(&fd, 1);
+    g_variant_dict_init(&dict, NULL);
+    g_variant_dict_insert(&dict, "console", "h", 0);
+    return g_variant_dict_end(&dict);
+}
+
 static GVariant *verify(Call *call, GError **error)
 {
     g_autoptr(GPtrArray) findings = guests_verify(call->client->daemon->guests, call->client->caller,
@@ -397,6 +411,7 @@ const Method methods[] = {
     {"Logs", "name:s lines?:u", METHOD_WORKER, logs},
     {"Exec", "name:s argv:aay environment?:aay directory?:ay directory-required?:b user?:s pty?:b rows?:q columns?:q",
      METHOD_WORKER, exec_start},
+    {"Console", "name:s read-only?:b", METHOD_WORKER, console},
     {"ExecWait", "exec:u", METHOD_MAIN, exec_wait},
     {"ExecControl", "exec:u signal?:i rows?:q columns?:q", METHOD_MAIN, exec_control},
     {"Subscribe", "", METHOD_MAIN, events_subscribe},

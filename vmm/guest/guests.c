@@ -14,6 +14,7 @@ Guest *guest_new(RuntimeGuest *real)
 
     g_atomic_ref_count_init(&guest->references);
     g_mutex_init(&guest->channel_lock);
+    g_mutex_init(&guest->console_lock);
     guest->real = real;
     guest->life = g_cancellable_new();
     return guest;
@@ -30,7 +31,9 @@ void guest_unref(Guest *guest)
     if (!guest || !g_atomic_ref_count_dec(&guest->references))
         return;
     guest_drop_channel(guest);
+    guest_drop_console(guest);
     g_mutex_clear(&guest->channel_lock);
+    g_mutex_clear(&guest->console_lock);
     g_object_unref(guest->life);
     runtime_guest_free(guest->real);
     g_free(guest);

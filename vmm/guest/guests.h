@@ -6,7 +6,7 @@
  * promises, the image store and the networks. It is the same after hvmd was killed and started again:
  * all state lies with libvirt and in the store, and guests_recover() reads it back.
  *
- * Each pipeline is a file: create.c, start.c, run.c, stop.c, destroy.c, recover.c, exec.c.
+ * Each pipeline is a file: create.c, start.c, run.c, stop.c, destroy.c, recover.c, exec.c, console.c.
  *
  * Threads: everything may be called from any thread but the main loop's, because it blocks on libvirt; exceptions are
  * named. Locks: one mutex over table and ledger, never held over a libvirt call or a wait; and for each guest an
@@ -123,6 +123,10 @@ gboolean guest_exec_signal(GuestExec *exec, int signal_number, GError **error);
 gboolean guest_exec_resize(GuestExec *exec, guint16 rows, guint16 columns, GError **error);
 /* Ends the command if it still runs, and forgets it. Not in a callback of the channel's. */
 void guest_exec_free(GuestExec *exec);
+
+/* Joins the guest's serial console: a stream socket on which its output comes; what is written to it goes to the guest where
+ * `writes`. One writer at a time (BUSY), several watchers; a watcher that does not read loses output. Caller closes; -1 on error. */
+int guests_console(Guests *guests, const Caller *caller, const char *name, gboolean writes, GError **error);
 
 /* What the node has and what is promised: the reply of the method Host. Floating. */
 GVariant *guests_host(Guests *guests, const Caller *caller, GError **error);

@@ -22,6 +22,8 @@ typedef struct {
     GCancellable *life;      /* cancelled when the guest stops; a new one at each start. Under the lock */
     GMutex channel_lock;
     struct ChannelBox *channel; /* under channel_lock */
+    GMutex console_lock;
+    struct Console *console;    /* while somebody watches; under console_lock */
 } Guest;
 
 struct Guests {
@@ -109,6 +111,13 @@ Channel *channel_box_get(ChannelBox *box);
 void channel_box_unref(ChannelBox *box);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(ChannelBox, channel_box_unref)
 void guest_drop_channel(Guest *guest);
+
+/* The guest, if it runs and is the caller's; BUSY, NOT_FOUND. */
+Guest *guest_find_running(Guests *guests, const Caller *caller, const char *name, GError **error);
+
+typedef struct Console Console;
+/* Forgets the console; its thread leaves when QEMU or the last watcher does. */
+void guest_drop_console(Guest *guest);
 
 /* The last line that is not blank of the console's log, escaped, or NULL. Caller frees. */
 char *guest_last_console_line(const Guest *guest);
