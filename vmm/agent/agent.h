@@ -45,6 +45,7 @@ typedef struct {
     uint64_t id;      /* of the session, 0 before the first HELLO */
     uint32_t highest; /* command number of this session */
     Command commands[PROTOCOL_STREAMS_MAX];
+    unsigned n_slots; /* those from here on are free: a round must not cost what 256 commands would */
     bool ack_due;
     bool power_off_ack_due;
     bool power_off;    /* asked for: act once the queue is empty */

@@ -151,6 +151,7 @@ bool stream_read(Session *session, Command *command, int fd)
 
 void stream_main_ended(Command *command)
 {
+    command->close_due = command->close_due || command->fds[0] >= 0;
     stream_close(command, 0);
     for (int fd = 1; fd <= 2; fd++) {
         int held = 0;
