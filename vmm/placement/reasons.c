@@ -61,14 +61,24 @@ static char *list_nodes(const Search *search, const Solution *solution)
     return text;
 }
 
-/* Of a guest on more nodes than this only the last are left out in turn, which among equal nodes finds the second best, and
- * among others may miss it: looking at all would take longer than the placement. */
+/* Of a guest on more unlike nodes than this only the last are left out in turn, which may miss the second best: looking at
+ * all would take longer than the placement. */
 enum { NODE_TRIALS_MAX = 8 };
+
+/* Whether leaving out the node of this cell is the same as leaving out the next one's. */
+static gboolean repeats_next(const Search *search, const Solution *solution, guint i)
+{
+    const Cell *cell = &g_array_index(solution->cells, Cell, i), *next = cell + 1;
+
+    return i + 1 < solution->cells->len && !devices_count(search->devices) && cell->count == next->count &&
+           cell->emulator == next->emulator && search_nodes_alike(search, solution->phase, cell->node, next->node);
+}
 
 static void explain_nodes(Placement *placement, const Search *search, const Solution *solution)
 {
     g_autofree char *nodes = list_nodes(search, solution);
     g_auto(Solution) second = {0};
+    unsigned trials = 0;
 
     if (search->survey->nodes->len == 1)
         return;
@@ -83,11 +93,13 @@ static void explain_nodes(Placement *placement, const Search *search, const Solu
         placement_reason(placement, "On %s: %s.", nodes,
                          solution->node_count == 1 ? "one has room for all of it" : "no fewer have room for it");
     /* Another set of nodes lacks one of these. */
-    for (guint i = 0; i < MIN(solution->cells->len, NODE_TRIALS_MAX); i++) {
-        guint last = solution->cells->len - 1 - i;
+    for (guint i = solution->cells->len; i-- > 0 && trials < NODE_TRIALS_MAX;) {
         g_auto(Solution) other = {0};
 
-        search_run(search, (int)g_array_index(solution->cells, Cell, last).node, solution->node_count, &other);
+        if (repeats_next(search, solution, i))
+            continue;
+        trials++;
+        search_run(search, (int)g_array_index(solution->cells, Cell, i).node, solution->node_count, &other);
         if (!other.found)
             continue;
         if (!second.found || other.node_count < second.node_count ||
@@ -105,7 +117,7 @@ static void explain_nodes(Placement *placement, const Search *search, const Solu
     g_autofree char *other_nodes = list_nodes(search, &second), *why = compare_solutions(&second, solution);
 
     placement_reason(placement, "%s: %s; it loses %s.",
-                     solution->cells->len > NODE_TRIALS_MAX ? "Next best of those tried" : "Second best", other_nodes, why);
+                     trials == NODE_TRIALS_MAX && solution->cells->len > NODE_TRIALS_MAX ? "Next best of those tried" : "Second best", other_nodes, why);
 }
 
 /* The slices in which units lie, by their L3's number, as a list for people. */

@@ -24,6 +24,7 @@ typedef struct {
 /* Where the walk over the nodes stands. */
 typedef struct {
     unsigned node, cells, units, packages;
+    enum { LIMIT_NONE, LIMIT_LEAST, LIMIT_SKIP } limit; /* what the node before did, where this one is its twin */
     gboolean package_open; /* the package of the node before is touched */
     gboolean emulator;     /* has its unit */
     int carry;             /* granules given beyond (or short of) the exact share so far */
@@ -38,6 +39,7 @@ typedef struct {
     const Search *search;
     const Shares *shares;
     const Phase *phase;
+    unsigned index;       /* of the phase */
     const gboolean *must; /* by node: has to be among them */
     int excluded;
     unsigned cells;       /* wanted */
@@ -45,6 +47,7 @@ typedef struct {
     gboolean carries;     /* rounding matters, so all ways of it are tried */
     guint64 granule, granules; /* bytes of one, and how many */
     GArray **steps;       /* by node, of Step: lent to the state that is looked at there */
+    gboolean *twin;       /* by node: as good as the node before in every way */
     unsigned *room;       /* by node: the most for vCPUs that its units and its memory allow */
     unsigned *most;       /* [node x (cells + 1)]: the most that so many of this and later nodes have */
     unsigned *musts;      /* by node: how many of this and later ones must be in */
@@ -57,9 +60,9 @@ typedef struct {
 
 static guint64 state_key(const State *state)
 {
-    return 1 + ((guint64)state->node | (guint64)state->cells << 12 | (guint64)state->units << 24 |
-                (guint64)state->packages << 39 | (guint64)state->package_open << 50 | (guint64)state->emulator << 51 |
-                (guint64)(state->carry + 1024) << 52);
+    return 1 + ((guint64)state->node | (guint64)state->cells << 11 | (guint64)state->units << 22 |
+                (guint64)state->packages << 36 | (guint64)state->limit << 47 | (guint64)state->package_open << 49 |
+                (guint64)state->emulator << 50 | (guint64)(state->carry + NODES_MAX) << 51);
 }
 
 static Memo *find_memo(Memo *memo, gsize size, guint64 key)
@@ -134,6 +137,11 @@ static void add_steps_taking(const Walk *walk, const State *state, unsigned take
     }
 }
 
+static unsigned least_share(const Walk *walk)
+{
+    return total_units(walk) / walk->cells;
+}
+
 static const GArray *list_steps(const Walk *walk, const State *state)
 {
     const Step skip = {.row = -1};
@@ -146,9 +154,11 @@ static const GArray *list_steps(const Walk *walk, const State *state)
     if (may && left > later) {
         most = MIN(left - later, walk->room[state->node]);
         if (walk->even) {
-            least = total_units(walk) / walk->cells;
+            least = least_share(walk);
             most = MIN(most, least + (total_units(walk) % walk->cells != 0));
         }
+        /* Twins can be exchanged: only the order that has more on the earlier one is looked at. */
+        most = state->limit == LIMIT_SKIP ? 0 : state->limit == LIMIT_LEAST ? MIN(most, least) : most;
         for (unsigned take = most; take >= MAX(least, 1); take--)
             add_steps_taking(walk, state, take, steps);
     }
@@ -171,6 +181,9 @@ static State next_state(const Walk *walk, const State *state, const Step *step)
     unsigned added = step->take ? step->packages - (open ? 1 : 0) : 0;
 
     next.node++;
+    next.limit = LIMIT_NONE;
+    if (walk->twin[next.node])
+        next.limit = !step->take ? LIMIT_SKIP : walk->even && step->take == least_share(walk) ? LIMIT_LEAST : LIMIT_NONE;
     next.package_open = open || step->take;
     if (walk->search->want.sockets)
         next.packages += added;
@@ -326,6 +339,28 @@ static unsigned find_room(const Walk *walk, unsigned node)
     return room;
 }
 
+gboolean search_nodes_alike(const Search *search, unsigned phase, unsigned a, unsigned b)
+{
+    const Node *x = survey_node(search->survey, a), *y = survey_node(search->survey, b);
+    const Shares *shares = g_ptr_array_index(search->shares, phase);
+    unsigned capacity = shares_capacity(shares, a);
+
+    if (x->package != y->package || x->regions != 1 || y->regions != 1 || capacity != shares_capacity(shares, b) ||
+        memcmp(x->free_bytes, y->free_bytes, sizeof x->free_bytes) != 0 ||
+        memcmp(x->pool_told, y->pool_told, sizeof x->pool_told) != 0)
+        return FALSE;
+    for (unsigned count = 0; count <= capacity; count++)
+        if (!cost_equal(shares_cost(shares, a, count > 0, count), shares_cost(shares, b, count > 0, count)))
+            return FALSE;
+    return TRUE;
+}
+
+static gboolean is_twin(const Walk *walk, unsigned node)
+{
+    return !walk->must[node] && !walk->must[node - 1] && (int)node != walk->excluded && (int)node - 1 != walk->excluded &&
+           search_nodes_alike(walk->search, walk->index, node, node - 1);
+}
+
 /* The sums of the largest capacities from each node on, and the nodes that must be in. */
 static void fill_bounds(Walk *walk)
 {
@@ -333,6 +368,9 @@ static void fill_bounds(Walk *walk)
     g_autofree unsigned *top = g_new0(unsigned, stride); /* largest capacities so far, descending */
 
     walk->room = g_new0(unsigned, nodes + 1);
+    walk->twin = g_new0(gboolean, nodes + 1);
+    for (unsigned i = 1; i < nodes; i++)
+        walk->twin[i] = is_twin(walk, i);
     walk->most = g_new0(unsigned, (gsize)(nodes + 1) * stride);
     walk->musts = g_new0(unsigned, nodes + 1);
     for (unsigned i = nodes; i-- > 0;) {
@@ -423,7 +461,7 @@ static Cost solve_cells(const Search *search, unsigned phase, unsigned cells, co
                         GArray *ret_cells, gboolean *ret_cut_short)
 {
     const Phase *row = &g_array_index(search->phases, Phase, phase);
-    Walk walk = {.search = search, .shares = g_ptr_array_index(search->shares, phase), .phase = row, .must = must,
+    Walk walk = {.search = search, .shares = g_ptr_array_index(search->shares, phase), .phase = row, .index = phase, .must = must,
                  .excluded = excluded, .cells = cells, .granule = want_granule(&search->want)};
     g_autoptr(GArray) other = g_array_new(FALSE, TRUE, sizeof(Cell));
     Cost cost, uneven;
@@ -449,6 +487,7 @@ static Cost solve_cells(const Search *search, unsigned phase, unsigned cells, co
     for (guint i = 0; i < search->survey->nodes->len; i++)
         g_array_free(walk.steps[i], TRUE);
     g_free(walk.steps);
+    g_free(walk.twin);
     g_free(walk.room);
     g_free(walk.most);
     g_free(walk.musts);

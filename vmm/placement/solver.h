@@ -232,6 +232,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Search, search_free)
 /* The best solution in which node `excluded` (survey index, -1: none) has no part. `from`: numbers of nodes that would be better
  * than this one are known not to do; 0 where nothing is known. */
 void search_run(const Search *search, int excluded, unsigned from, Solution *ret_solution);
+/* Whether two nodes of a package could be exchanged in any solution, devices aside. */
+gboolean search_nodes_alike(const Search *search, unsigned phase, unsigned a, unsigned b);
 void solution_clear(Solution *solution);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Solution, solution_clear)
 /* Negative where `a` is better. */
