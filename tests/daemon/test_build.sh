@@ -22,10 +22,10 @@ for step in build.staging; do
     done
 done
 
-# Ctrl-C in the middle of mmdebstrap.
+# Interrupted in the middle of mmdebstrap.
 hvm template build debian12 >/dev/null 2>&1 & client=$!
 t "mmdebstrap runs" wait_for 120 eval '[ "$(builders)" -gt 0 ]'
-kill -INT $client
+kill -TERM $client
 wait $client
 is "an interrupted build fails" "$([ $? != 0 ] && echo failed)" failed
 t "its programs are ended" wait_for 60 no_builders

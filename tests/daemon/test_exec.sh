@@ -57,12 +57,12 @@ is "twenty commands at once do not mix" "$(for i in $(seq 20); do cat "$work/man
 
 # Signals, and a client that goes.
 mkfifo "$work/fifo"
-hvm exec g -- sh -c 'trap "echo got-it; exit 7" INT; echo ready; while :; do sleep 0.1; done' >"$work/fifo" 2>"$work/err" &
+hvm exec g -- sh -c 'trap "echo got-it; exit 7" TERM; echo ready; while :; do sleep 0.1; done' >"$work/fifo" 2>"$work/err" &
 client=$!
 exec 5<"$work/fifo"
 read -r -t 60 line <&5
 is "a long command runs" "$line" ready
-kill -INT $client
+kill -TERM $client
 read -r -t 60 line <&5
 is "a signal is passed on" "$line" got-it
 exec 5<&-

@@ -135,6 +135,7 @@ int run_template_show(Cli *cli, GError **error);
 int run_template_build(Cli *cli, GError **error);
 int run_template_remove(Cli *cli, GError **error);
 int run_create(Cli *cli, GError **error);
+int run_verify(Cli *cli, GError **error);
 int run_start(Cli *cli, GError **error);
 int run_stop(Cli *cli, GError **error);
 int run_destroy(Cli *cli, GError **error);

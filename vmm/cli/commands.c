@@ -18,6 +18,11 @@ static const Option stop_options[] = {
     {0},
 };
 
+static const Option verify_options[] = {
+    {.name = "all", .letter = 'a', .help = "all of your guests that run (all guests for root)"},
+    {0},
+};
+
 static const Option logs_options[] = {
     {.name = "lines", .letter = 'n', .argument = "N", .help = "only the last N lines"},
     {0},
@@ -88,6 +93,10 @@ const Command commands[] = {
      .run = run_list},
     {.name = "show", .arguments = "NAME", .help = "show a guest: state, cores, pages, and where each value comes from",
      .json = TRUE, .arguments_min = 1, .arguments_max = 1, .kind = WORD_GUEST, .run = run_show},
+    {.name = "verify", .arguments = "[NAME]...", .help = "hold what the kernel does against what a guest was promised",
+     .options = verify_options, .json = TRUE, .arguments_max = G_MAXUINT, .kind = WORD_GUEST, .run = run_verify,
+     .details = "Reads back the CPUs of every thread of the guest, and where its memory is and in what pages.\n"
+                "Exit status 0 where all promises are kept, 8 otherwise."},
     {.name = "logs", .arguments = "NAME", .help = "print what a guest wrote to its console", .options = logs_options,
      .arguments_min = 1, .arguments_max = 1, .kind = WORD_GUEST, .run = run_logs,
      .details = "On a terminal all but lines and tabs is escaped; otherwise it comes as the guest wrote it."},

@@ -32,6 +32,8 @@ void guest_publish(Guests *guests, Guest *guest)
     guest->operation = NULL;
     g_cond_broadcast(&guests->changed);
     g_mutex_unlock(&guests->lock);
+    if (!guest->real->ephemeral)
+        guest_emit(guests, guest, "created");
 }
 
 static gboolean undo_name(gpointer data, GError **error G_GNUC_UNUSED)

@@ -33,6 +33,7 @@ gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *
     guest->real->ephemeral = TRUE;
     if (!guest_take_name(guests, caller, guest, error))
         return FALSE;
+    guest_emit(guests, guest, "created");
 
     gboolean good = image_store_create_guest(guests->store, guest->real->uuid, image, guest->real->spec->disk_bytes, error) &&
                     step_reached("run.disk", error) && guest_bring_up(guests, caller, guest, progress, data, error) &&
@@ -52,6 +53,7 @@ gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *
         if (!guest_take_away(guests, guest, &ignored))
             g_warning("guest '%s': something stays behind until the next start: %s", name, ignored->message);
         guest_forget(guests, guest);
+        guest_emit(guests, guest, "destroyed");
         return FALSE;
     }
     guest_publish(guests, guest);

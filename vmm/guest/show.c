@@ -5,6 +5,7 @@
 #include "guests_private.h"
 
 #include "hvm_error.h"
+#include "verify.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -130,6 +131,27 @@ GVariant *guests_show(Guests *guests, const Caller *caller, const char *name, GE
     g_variant_builder_add(&builder, "{sv}", "settings", g_variant_builder_end(&settings));
     g_mutex_unlock(&guests->lock);
     return g_variant_builder_end(&builder);
+}
+
+GPtrArray *guests_verify(Guests *guests, const Caller *caller, const char *name, GError **error)
+{
+    Guest *guest = guest_begin(guests, caller, name, "verify", error); /* so that it does not stop meanwhile by our doing */
+    GPtrArray *findings = NULL;
+    pid_t pid = 0;
+
+    if (!guest)
+        return NULL;
+    if (!guest->real->placement) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "it is %s: nothing is promised to it", guest_state_name(guest->state));
+    } else if (guests->runtime->process(guests->runtime, guest->real, &pid, error)) {
+        findings = g_ptr_array_new_with_free_func((GDestroyNotify)finding_free);
+        verify_threads(pid, guest->real->placement, findings);
+        verify_memory(pid, guest->real->placement, findings);
+    }
+    guest_end(guests, guest);
+    if (!findings)
+        guest_prefix_error(error, name);
+    return findings;
 }
 
 /* The last LOG_MAX bytes of the log; empty where there is none yet. */

@@ -20,6 +20,8 @@ enum {
 typedef struct {
     hwloc_bitmap_t cpuset;  /* of the object, or of the nearest one around that has one; NULL outside */
     hwloc_bitmap_t nodeset;
+    hwloc_bitmap_t complete_cpuset;
+    hwloc_bitmap_t complete_nodeset;
     hwloc_bitmap_t taken;   /* CPUs of the children so far */
     gboolean dropped;       /* it and what is in it mean nothing here: hwloc does not get it */
 } XmlFrame;
@@ -30,6 +32,7 @@ typedef struct {
     GArray *frames; /* of XmlFrame, outermost first */
     unsigned elements;
     unsigned pus;
+    hwloc_bitmap_t nodes; /* seen so far */
     gboolean open;  /* the last start tag in `out` still wants its '>' or '/>' */
     gboolean old;  /* hwloc 1: no node sets need be there, except those of NUMA nodes */
     int line;
@@ -41,6 +44,8 @@ static void clear_frame(gpointer data)
 
     hwloc_bitmap_free(frame->cpuset);
     hwloc_bitmap_free(frame->nodeset);
+    hwloc_bitmap_free(frame->complete_cpuset);
+    hwloc_bitmap_free(frame->complete_nodeset);
     hwloc_bitmap_free(frame->taken);
 }
 
@@ -106,6 +111,8 @@ static gboolean check_values(const XmlCheck *check, const char **names, const ch
     guint64 index;
 
     for (; *names; names++, values++) {
+        if (find_value(names + 1, values + 1, *names))
+            return refuse(error, check, "attribute '%.40s' twice", *names);
         if ((*names)[strspn(*names, "abcdefghijklmnopqrstuvwxyz_")])
             return refuse(error, check, "unknown attribute '%.40s'", *names);
         if (strlen(*values) > VALUE_MAX)
@@ -137,6 +144,12 @@ static gboolean is_own_bit(hwloc_const_bitmap_t set, const char *index)
            hwloc_bitmap_weight(set) == 1 && hwloc_bitmap_isset(set, (unsigned)number);
 }
 
+/* Whether `set` is within `around`, where both are told. */
+static gboolean is_within(hwloc_const_bitmap_t set, hwloc_const_bitmap_t around)
+{
+    return !set || !around || hwloc_bitmap_isincluded(set, around);
+}
+
 /* The sets of an object which has some, against those of the one around it; `frame` gets them. */
 static gboolean check_sets(XmlCheck *check, const char *type, const char **names, const char **values, XmlFrame *parent,
                            XmlFrame *frame, GError **error)
@@ -146,14 +159,18 @@ static gboolean check_sets(XmlCheck *check, const char *type, const char **names
 
     frame->cpuset = parse_set(find_value(names, values, "cpuset"));
     frame->nodeset = parse_set(find_value(names, values, "nodeset"));
-    if (!frame->cpuset || !find_value(names, values, "complete_cpuset") ||
-        (!check->old && (!frame->nodeset || !find_value(names, values, "complete_nodeset"))))
-        return refuse(error, check, "%.20s without cpuset, nodeset, complete_cpuset or complete_nodeset", type);
+    frame->complete_cpuset = parse_set(find_value(names, values, "complete_cpuset"));
+    frame->complete_nodeset = parse_set(find_value(names, values, "complete_nodeset"));
+    if (!frame->cpuset || (!check->old && !frame->nodeset))
+        return refuse(error, check, "%.20s without cpuset or nodeset", type);
+    if (!frame->complete_cpuset || (!check->old && !frame->complete_nodeset) ||
+        !is_within(frame->cpuset, frame->complete_cpuset) || !is_within(frame->nodeset, frame->complete_nodeset))
+        return refuse(error, check, "the complete_cpuset or complete_nodeset of a %.20s is missing or not complete", type);
     if (node && !frame->nodeset)
         return refuse(error, check, "NUMANode without nodeset");
-    if (parent->cpuset && !hwloc_bitmap_isincluded(frame->cpuset, parent->cpuset))
+    if (!is_within(frame->cpuset, parent->cpuset) || !is_within(frame->complete_cpuset, parent->complete_cpuset))
         return refuse(error, check, "the cpuset of a %.20s is not within that of the object around it", type);
-    if (parent->nodeset && frame->nodeset && !hwloc_bitmap_isincluded(frame->nodeset, parent->nodeset))
+    if (!is_within(frame->nodeset, parent->nodeset) || !is_within(frame->complete_nodeset, parent->complete_nodeset))
         return refuse(error, check, "the nodeset of a %.20s is not within that of the object around it", type);
     if (!memory && hwloc_bitmap_intersects(frame->cpuset, parent->taken))
         return refuse(error, check, "the cpuset of a %.20s overlaps that of one beside it", type);
@@ -164,6 +181,10 @@ static gboolean check_sets(XmlCheck *check, const char *type, const char **names
     if (node && !is_own_bit(frame->nodeset, index))
         return refuse(error, check, "the nodeset of NUMANode %.10s is not that number alone",
                       index ? index : "without os_index");
+    if (node && hwloc_bitmap_intersects(frame->nodeset, check->nodes))
+        return refuse(error, check, "a second NUMANode %.10s", index);
+    if (node)
+        hwloc_bitmap_or(check->nodes, check->nodes, frame->nodeset);
     return TRUE;
 }
 
@@ -191,7 +212,8 @@ static gboolean check_object(XmlCheck *check, const char **names, const char **v
     return !has_sets(type) || check_sets(check, type, names, values, parent, frame, error);
 }
 
-/* The entities that hwloc's own parser knows, and no others. */
+/* With the entities that hwloc's own parser knows, and no others; without what hwloc's export leaves out, which is all but
+ * printable ASCII, so that a name is the same after one more capture. */
 static void write_escaped(GString *out, const char *text)
 {
     static const char special[] = "&<>\"\n\r\t";
@@ -202,7 +224,7 @@ static void write_escaped(GString *out, const char *text)
 
         if (found)
             g_string_append(out, entities[found - special]);
-        else
+        else if (g_ascii_isprint(*text))
             g_string_append_c(out, *text);
     }
 }
@@ -238,6 +260,12 @@ static void write_end(XmlCheck *check, const char *element)
     check->open = FALSE;
 }
 
+static void inherit(hwloc_bitmap_t *set, hwloc_const_bitmap_t around)
+{
+    if (!*set && around)
+        *set = hwloc_bitmap_dup(around);
+}
+
 /* Any element: an object's sets and place, and on to hwloc. */
 static gboolean check_element(XmlCheck *check, const char *element, const char **names, const char **values, GError **error)
 {
@@ -251,10 +279,10 @@ static gboolean check_element(XmlCheck *check, const char *element, const char *
     outside.taken = hwloc_bitmap_alloc();
     if (strcmp(element, "object") == 0)
         good = check_object(check, names, values, parent, &frame, error);
-    if (!frame.cpuset && parent->cpuset)
-        frame.cpuset = hwloc_bitmap_dup(parent->cpuset);
-    if (!frame.nodeset && parent->nodeset)
-        frame.nodeset = hwloc_bitmap_dup(parent->nodeset);
+    inherit(&frame.cpuset, parent->cpuset);
+    inherit(&frame.nodeset, parent->nodeset);
+    inherit(&frame.complete_cpuset, parent->complete_cpuset);
+    inherit(&frame.complete_nodeset, parent->complete_nodeset);
     hwloc_bitmap_free(outside.taken);
     g_array_append_val(check->frames, frame);
     if (good && !frame.dropped)
@@ -312,19 +340,34 @@ static void take_text(GMarkupParseContext *context, const char *text, gsize leng
     g_string_append_len(check->out, text, (gssize)length);
 }
 
-char *host_clean_xml(const char *text, gsize length, const char *path, GError **error)
+/* Parses all of it. */
+static gboolean parse(XmlCheck *check, const char *text, gsize length, GError **error)
 {
     static const GMarkupParser parser = {.start_element = start_element, .end_element = end_element, .text = take_text};
+    g_autoptr(GMarkupParseContext) context = g_markup_parse_context_new(&parser, 0, check, NULL);
+
+    if (!g_markup_parse_context_parse(context, text, (gssize)length, error) ||
+        !g_markup_parse_context_end_parse(context, error))
+        return FALSE;
+    /* hwloc 1 told of NUMA nodes only where there was more than one */
+    if (!check->pus || (!check->old && hwloc_bitmap_iszero(check->nodes)))
+        return refuse(error, check, "the file ends without a PU or without a NUMANode");
+    return TRUE;
+}
+
+char *host_clean_xml(const char *text, gsize length, const char *path, GError **error)
+{
     g_autoptr(GArray) frames = g_array_new(FALSE, FALSE, sizeof(XmlFrame));
     g_autoptr(GString) out = g_string_new("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
                                           "<!DOCTYPE topology SYSTEM \"hwloc2.dtd\">\n");
-    XmlCheck check = {.path = path, .out = out, .frames = frames};
-    g_autoptr(GMarkupParseContext) context = g_markup_parse_context_new(&parser, 0, &check, NULL);
+    XmlCheck check = {.path = path, .out = out, .frames = frames, .nodes = hwloc_bitmap_alloc()};
     g_autoptr(GError) reason = NULL;
 
     g_array_set_clear_func(frames, clear_frame);
-    if (g_markup_parse_context_parse(context, text, (gssize)length, &reason) &&
-        g_markup_parse_context_end_parse(context, &reason))
+    gboolean good = parse(&check, text, length, &reason);
+
+    hwloc_bitmap_free(check.nodes);
+    if (good)
         return g_string_free(g_steal_pointer(&out), FALSE);
     if (reason->domain == HVM_ERROR)
         g_propagate_error(error, g_steal_pointer(&reason));

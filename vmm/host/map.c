@@ -298,7 +298,8 @@ static void draw_heading(Canvas *canvas)
 {
     const Host *host = canvas->host;
     g_autofree char *smt = host->smt > 1 ? g_strdup_printf(", %u threads in a core", host->smt) : g_strdup("");
-    g_autofree char *cpus = g_strdup_printf("%d CPUs%s", hwloc_bitmap_weight(host->usable_pus), smt);
+    int count = hwloc_bitmap_weight(host->usable_pus);
+    g_autofree char *cpus = g_strdup_printf("%d CPU%s%s", count, count == 1 ? "" : "s", smt);
 
     put_text(canvas, "%s:", host->description);
     if (host->cpu_model)

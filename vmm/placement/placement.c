@@ -193,7 +193,7 @@ static gboolean solve(const Question *question, Attempt *attempt, Solution *solu
     if (!attempt->devices)
         return FALSE;
     attempt->search = search_new(attempt->survey, attempt->devices, &want);
-    search_run(attempt->search, -1, solution);
+    search_run(attempt->search, -1, 0, solution);
     return solution->found || refusal_explain(question, attempt->search, error);
 }
 

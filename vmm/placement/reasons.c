@@ -9,6 +9,7 @@ static const struct {
 } criteria[] = {
     {COST_PACKAGES, "packages"},
     {COST_EVENNESS, "unequal NUMA cells (sum of squares)"},
+    {COST_INNER_PACKAGES, "packages"},
     {COST_PACKAGE_EVENNESS, "unequal packages (sum of squares)"},
     {COST_UNISOLATED, "cores outside the kernel's isolated ones"},
     {COST_SMALL_PAGES, "cells with 4K pages"},
@@ -60,6 +61,10 @@ static char *list_nodes(const Search *search, const Solution *solution)
     return text;
 }
 
+/* Of a guest on more nodes than this only the last are left out in turn, which among equal nodes finds the second best, and
+ * among others may miss it: looking at all would take longer than the placement. */
+enum { NODE_TRIALS_MAX = 8 };
+
 static void explain_nodes(Placement *placement, const Search *search, const Solution *solution)
 {
     g_autofree char *nodes = list_nodes(search, solution);
@@ -78,10 +83,11 @@ static void explain_nodes(Placement *placement, const Search *search, const Solu
         placement_reason(placement, "On %s: %s.", nodes,
                          solution->node_count == 1 ? "one has room for all of it" : "no fewer have room for it");
     /* Another set of nodes lacks one of these. */
-    for (guint i = 0; i < solution->cells->len; i++) {
+    for (guint i = 0; i < MIN(solution->cells->len, NODE_TRIALS_MAX); i++) {
+        guint last = solution->cells->len - 1 - i;
         g_auto(Solution) other = {0};
 
-        search_run(search, (int)g_array_index(solution->cells, Cell, i).node, &other);
+        search_run(search, (int)g_array_index(solution->cells, Cell, last).node, solution->node_count, &other);
         if (!other.found)
             continue;
         if (!second.found || other.node_count < second.node_count ||
@@ -98,7 +104,8 @@ static void explain_nodes(Placement *placement, const Search *search, const Solu
 
     g_autofree char *other_nodes = list_nodes(search, &second), *why = compare_solutions(&second, solution);
 
-    placement_reason(placement, "Second best: %s; it loses %s.", other_nodes, why);
+    placement_reason(placement, "%s: %s; it loses %s.",
+                     solution->cells->len > NODE_TRIALS_MAX ? "Next best of those tried" : "Second best", other_nodes, why);
 }
 
 /* The slices in which units lie, by their L3's number, as a list for people. */

@@ -20,9 +20,10 @@ typedef struct {
 } Cost;
 
 typedef enum {
-    COST_PACKAGES,    /* packages touched */
+    COST_PACKAGES,    /* packages touched, of nodes that lie in one */
     COST_EVENNESS,    /* sum of squares of the units per cell: least where cells are equal */
-    COST_PACKAGE_EVENNESS, /* the same for packages in a node of several (the emulator's unit counted) */
+    COST_INNER_PACKAGES,   /* in nodes of several packages: packages touched, */
+    COST_PACKAGE_EVENNESS, /* and the sum of squares of the units in each (the emulator's counted) */
     COST_UNISOLATED,  /* units outside the PUs that the kernel isolates */
     COST_SMALL_PAGES, /* cells with 4 KiB pages, where the request leaves the size to us */
     COST_L3S,         /* L3s touched */
@@ -170,7 +171,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Shares, shares_free)
 unsigned shares_capacity(const Shares *shares, unsigned i);
 unsigned shares_packages(const Shares *shares, unsigned i);
 /* Least cost of taking `count` over exactly `packages` packages (0 and 0 for not touching it): COST_UNISOLATED, COST_L3S,
- * COST_PARTIAL_*, COST_LEFTOVER, COST_PACKAGE_EVENNESS. COST_NONE where it cannot be. */
+ * COST_PARTIAL_*, COST_LEFTOVER, COST_INNER_PACKAGES, COST_PACKAGE_EVENNESS. COST_NONE where it cannot be. */
 Cost shares_cost(const Shares *shares, unsigned i, unsigned packages, unsigned count);
 /* The units themselves: appends unsigned indices into survey->units, in the order of slices. */
 void shares_pick(const Shares *shares, unsigned i, unsigned packages, unsigned count, GArray *units);
@@ -228,8 +229,9 @@ typedef struct {
 Search *search_new(const Survey *survey, const Devices *devices, const Want *want);
 void search_free(Search *search);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Search, search_free)
-/* The best solution in which node `excluded` (survey index, -1: none) has no part. */
-void search_run(const Search *search, int excluded, Solution *ret_solution);
+/* The best solution in which node `excluded` (survey index, -1: none) has no part. `from`: numbers of nodes that would be better
+ * than this one are known not to do; 0 where nothing is known. */
+void search_run(const Search *search, int excluded, unsigned from, Solution *ret_solution);
 void solution_clear(Solution *solution);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Solution, solution_clear)
 /* Negative where `a` is better. */

@@ -3,6 +3,7 @@
 #include "domain_xml.h"
 #include "hvm_error.h"
 #include "metadata.h"
+#include "sysroot.h"
 #include "units.h"
 
 #include <string.h>
@@ -162,6 +163,19 @@ static gboolean vm_state(Runtime *runtime, const char *uuid, GuestState *ret_sta
     return TRUE;
 }
 
+/* libvirt has no call for it; it keeps the pid beside the domain's state ("/run/libvirt/qemu/NAME.pid"). */
+static gboolean vm_process(Runtime *runtime G_GNUC_UNUSED, const RuntimeGuest *guest, pid_t *ret_pid, GError **error)
+{
+    guint64 pid = 0;
+
+    if (!sysroot_read_uint(&pid, NULL, "/run/libvirt/qemu/%s.pid", guest->spec->name) || pid == 0 || pid > G_MAXINT) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_NOT_FOUND, "its QEMU does not run");
+        return FALSE;
+    }
+    *ret_pid = (pid_t)pid;
+    return TRUE;
+}
+
 /* Adds to `pus` the CPUs of an attribute cpuset="0-3"; what is no list counts as none. */
 static void take_pins(const xmlNode *node, hwloc_bitmap_t pus)
 {
@@ -274,7 +288,7 @@ Runtime *vm_runtime_new(Virt *virt)
     VmRuntime *vm = g_new0(VmRuntime, 1);
 
     vm->runtime = (Runtime){.name = "vm", .define = vm_define, .start = vm_start, .shut_down = vm_shut_down, .kill = vm_kill,
-                            .undefine = vm_undefine, .state = vm_state, .list = vm_list, .free = vm_free};
+                            .undefine = vm_undefine, .state = vm_state, .process = vm_process, .list = vm_list, .free = vm_free};
     vm->virt = virt;
     return &vm->runtime;
 }
