@@ -152,6 +152,9 @@ static void test_life(void)
               "hvm: bad guest name 'A': wanted 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends\n"
               "hvm: guest 'b': needs 4 free cores; node 0 has 2\nhvm: guest 'b': needs 4 free cores; node 0 has 2\n");
     g_assert_cmpuint(fake_calls(fake, "Start"), ==, 4);
+    check_hvm(NULL, "start a b", 8, "",
+              "hvm: hvmd is not running: nothing listens on /nonexistent/hvmd.sock (start it with `systemctl start hvmd` or "
+              "`./setup start`)\n");
     fake_free(fake);
 }
 

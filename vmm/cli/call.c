@@ -173,6 +173,9 @@ int cli_each_guest(Cli *cli, gboolean (*one)(Cli *cli, const char *name, GError 
         cli_report(error);
         if (!status)
             status = hvm_error_exit_status(error);
+        /* Without hvmd the others would fail in the same words. */
+        if (!cli->client && !g_error_matches(error, HVM_ERROR, HVM_ERROR_INVALID))
+            break;
     }
     return status;
 }

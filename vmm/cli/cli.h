@@ -119,8 +119,7 @@ GVariant *cli_settings_request(const Cli *cli, GError **error);
 /* A request with the name of a guest, checked here so that a mistyped one costs no connection. NULL with INVALID. Floating. */
 GVariant *cli_name_request(const char *name, GError **error);
 
-/* Runs `one` for every argument as the name of a guest; an error is printed at once, and the last is set quietly so that the first
- * failure gives the exit status. */
+/* Runs `one` for every argument as the name of a guest; an error is printed at once. Returns the exit status of the first failure. */
 int cli_each_guest(Cli *cli, gboolean (*one)(Cli *cli, const char *name, GError **error));
 
 /* Prints "hvm: ..." on standard error: one line, the error's message escaped. */
