@@ -143,6 +143,24 @@ static int compare_doubles(gconstpointer a, gconstpointer b)
     return (*x > *y) - (*x < *y);
 }
 
+/* What makes the search work hard: any size up to the whole node, numbers of nodes, spread, memory short on some nodes,
+ * and pages whose size is left to us. */
+static void make_hard(GRand *rand, const Host *host, Request *request)
+{
+    Spec *spec = &request->spec;
+    guint64 cores = (guint64)g_rand_int_range(rand, 1, hwloc_bitmap_weight(host->usable_pus) / (gint32)host->smt + 1);
+
+    spec->cpus = (unsigned)cores * host->smt - (unsigned)g_rand_int_range(rand, 0, (gint32)host->smt);
+    spec->memory_bytes = cores * (guint64)g_rand_int_range(rand, 4, 20) * 256 * HVM_MIB;
+    spec->page_bytes = PAGES_AUTO;
+    if (g_rand_int_range(rand, 0, 4) == 0)
+        spec->numa_nodes = (unsigned)g_rand_int_range(rand, 1, (gint32)host->nodes->len + 1);
+    else if (g_rand_int_range(rand, 0, 4) == 0)
+        spec->spread = TRUE;
+    spec->numa_nodes = spec->numa_nodes > spec->cpus ? spec->cpus : spec->numa_nodes;
+    spec->emulator = g_rand_boolean(rand) ? EMULATOR_DEDICATED : EMULATOR_SHARED;
+}
+
 /* Guests until so much of the cores is taken; every third goes again, so that what is free is scattered. */
 static Ledger *fill(const Host *host, GRand *rand, unsigned percent)
 {
@@ -186,7 +204,7 @@ static double now_ms(void)
     return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
 }
 
-static void measure_time(const Machine *machine, unsigned percent, unsigned rounds, GString *json)
+static void measure_time(const Machine *machine, gboolean hard, unsigned percent, unsigned rounds, GString *json)
 {
     Host *host = make_host(machine);
     g_autoptr(GRand) rand = g_rand_new_with_seed(7);
@@ -200,6 +218,8 @@ static void measure_time(const Machine *machine, unsigned percent, unsigned roun
         Placement *placement;
 
         make_request(rand, host, &mixes[i % G_N_ELEMENTS(mixes)], &request);
+        if (hard)
+            make_hard(rand, host, &request);
         start = now_ms();
         placement = placement_solve(host, &request.spec, ledger, NULL, NULL, NULL);
         took = now_ms() - start;
@@ -213,11 +233,12 @@ static void measure_time(const Machine *machine, unsigned percent, unsigned roun
     double median = g_array_index(times, double, rounds / 2), worst = g_array_index(times, double, rounds - 1);
     double most = g_array_index(times, double, rounds * 99 / 100);
 
-    printf("%-26s %4u %% %6u %8.3f %8.3f %8.3f %7.0f %%\n", machine->name, percent, ledger->entries->len, median, most, worst,
+    printf("%-26s %-6s %4u %% %6u %8.3f %8.3f %8.3f %7.0f %%\n", machine->name, hard ? "hard" : "usual", percent, ledger->entries->len, median, most, worst,
            100.0 * placed / rounds);
-    g_string_append_printf(json, "%s{\"pus\":\"%s\",\"fill_percent\":%u,\"guests\":%u,\"median_ms\":%.3f,\"p99_ms\":%.3f,"
+    g_string_append_printf(json, "%s{\"pus\":\"%s\",\"requests\":\"%s\",\"fill_percent\":%u,\"guests\":%u,\"median_ms\":%.3f,\"p99_ms\":%.3f,"
                            "\"worst_ms\":%.3f,\"placed_share\":%.3f}", json->str[json->len - 1] == '[' ? "" : ",",
-                           machine->name, percent, ledger->entries->len, median, most, worst, (double)placed / rounds);
+                           machine->name, hard ? "hard" : "usual", percent, ledger->entries->len, median, most, worst,
+                           (double)placed / rounds);
     host_unref(host);
 }
 
@@ -382,10 +403,11 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", error->message);
         return 2;
     }
-    printf("%-26s %6s %6s %8s %8s %8s %9s\n", "PUs", "fill", "guests", "median", "99 %", "worst ms", "placed");
+    printf("%-26s %-6s %6s %6s %8s %8s %8s %9s\n", "PUs", "kind", "fill", "guests", "median", "99 %", "worst ms", "placed");
     for (guint i = 0; i < G_N_ELEMENTS(sizes); i++)
         for (guint f = 0; f < G_N_ELEMENTS(fills); f++)
-            measure_time(&sizes[i], fills[f], quick ? 300 : 3000, json);
+            for (int hard = 0; hard < 2; hard++)
+                measure_time(&sizes[i], hard, fills[f], quick ? 300 : 3000, json);
     g_string_append(json, "],\"quality\":[");
     for (guint i = 0; i < G_N_ELEMENTS(machines); i++)
         measure_quality(&machines[i], quick ? 1000 : 10000, json);

@@ -8,7 +8,7 @@
 const GuestFile guest_files_early[] = {
     /* The disk and the agent's port, and nothing else: 10 MB less to unpack than MODULES=most. */
     {"etc/initramfs-tools/conf.d/hvm", 0644, "MODULES=list\nBUSYBOX=n\nFSTYPE=ext4\nRESUME=none\nCOMPRESS=gzip\n"},
-    {"usr/share/initramfs-tools/modules.d/hvm", 0644, "virtio_pci\nvirtio_blk\nvirtio_console\n"},
+    {"usr/share/initramfs-tools/modules.d/hvm", 0644, "virtio_pci\nvirtio_blk\nvirtio_console\npvpanic_mmio\n"},
     {0},
 };
 

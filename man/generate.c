@@ -98,7 +98,9 @@ static void put_command(const Command *command)
             put_option(option);
         puts(".El");
     }
-    if (command->spec_options)
+    if (command->spec_options && command->without)
+        printf(".Pp\nTakes the options of\n.Sx GUEST OPTIONS\nas well, but for\n.Fl -%s .\n", command->without);
+    else if (command->spec_options)
         puts(".Pp\nTakes the options of\n.Sx GUEST OPTIONS\nas well.");
     if (command->json) {
         puts(".Bl -tag -width Ds");

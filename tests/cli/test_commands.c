@@ -254,7 +254,7 @@ static void test_doctor(void)
     check_hvm(fake, "doctor", 0,
               "CHECK       STATE    FOUND\nhvmd        ok       hvmd " HVM_VERSION ", process 12\n"
               "kvm         ok       as fast as natively\nhuge pages  warning  none\n"
-              "                       means: slow\n                       do:    reserve some\n\n"
+              "    means: slow\n    do:    reserve some\n\n"
               "2 ok, 1 warning, 0 failures\n",
               "");
     fake_reply(fake, "Doctor", "{'checks': <[{'name': <'libvirt'>, 'state': <'failure'>, 'found': <'gone'>}]>}");
@@ -312,6 +312,30 @@ static void test_plan(void)
     g_unlink(template);
     g_unlink(capture);
     g_rmdir(folder);
+}
+
+/* The drawing names who has which PU of this node: PU 0 is everywhere. */
+static void test_map(void)
+{
+    FakeHvmd *fake = fake_new();
+
+    fake_reply(fake, "Host", "{'housekeeping': <''>, 'promises': <[{'owner': <'root'>, 'guest': <'mpi0'>, 'cpus': <'0'>}]>}");
+    g_auto(HvmRun) run = run_hvm(fake, NULL, "map");
+
+    g_assert_cmpstr(run.errors, ==, "");
+    g_assert_cmpint(run.status, ==, 0);
+    g_assert_nonnull(strstr(run.output, "mpi0"));
+    fake_free(fake);
+    g_auto(HvmRun) alone = run_hvm(NULL, NULL, "map");
+
+    g_assert_cmpint(alone.status, ==, 0);
+    g_assert_true(g_str_has_prefix(alone.errors, "hvm: who has which core is not known: hvmd is not running"));
+    g_auto(HvmRun) made_up = run_hvm(NULL, NULL, "map --host 'synthetic:package:1 core:2 pu:1'");
+
+    g_assert_cmpint(made_up.status, ==, 0);
+    g_assert_cmpstr(made_up.errors, ==, "");
+    g_assert_nonnull(strstr(made_up.output, "2 CPUs"));
+    check_hvm(NULL, "map --host /nonexistent", 3, "", "hvm: cannot read host file /nonexistent: No such file or directory\n");
 }
 
 static void test_logs(void)
@@ -393,6 +417,7 @@ int main(int argc, char **argv)
     g_test_add_func("/cli/host", test_host);
     g_test_add_func("/cli/doctor", test_doctor);
     g_test_add_func("/cli/plan", test_plan);
+    g_test_add_func("/cli/map", test_map);
     g_test_add_func("/cli/logs", test_logs);
     g_test_add_func("/cli/hang-up", test_hang_up);
     g_test_add_func("/cli/full-output", test_full_output);

@@ -390,6 +390,7 @@ static void test_run(void)
     exec = fake_last_request(fake, "Exec");
     g_assert_nonnull(strstr(exec, "'name': <'run-1'>"));
     check_hvm(fake, "run sl6 --cpus x true", 125, "", "hvm: --cpus: wanted 1 to 4096, found 'x'\n");
+    check_hvm(fake, "run sl6 --autostart true", 125, "", "hvm: run: unknown option '--autostart'\n");
     fake_error(fake, "Run", HVM_ERROR_NO_PLACEMENT, "needs 4 free cores; node 0 has 2");
     check_hvm(fake, "run sl6 true", 125, "", "hvm: needs 4 free cores; node 0 has 2\n");
     fake_free(fake);

@@ -1,13 +1,10 @@
-#include "accel.h"
-#include "doctor.h"
 #include "host.h"
+#include "host_made_up.h"
 #include "hvm_error.h"
 #include "sysroot.h"
 #include "units.h"
 
 #include <glib/gstdio.h>
-#include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -209,6 +206,31 @@ static void test_synthetic(void)
     }
 }
 
+/* What is known of some of them. */
+static void check_recorded(const Host *host, const char *path)
+{
+    if (g_str_has_suffix(path, "64intel64-fakeKNL-SNC4-hybrid.xml")) {
+        g_assert_cmpuint(host_home_node(host, 0)->node, ==, 0);
+        g_assert_cmpuint(host_home_node(host, 63)->node, ==, 3);
+        g_assert_cmpstr(host_find_node(host, 7)->kind, ==, "MCDRAM"); /* beside node 0 */
+        g_assert_true(hwloc_bitmap_isequal(host_find_node(host, 7)->pus, host_find_node(host, 0)->pus));
+        g_assert_false(host_find_node(host, 7)->general_purpose);
+        g_assert_cmpuint(host->smt, ==, 4);
+    } else if (g_str_has_suffix(path, "32em64t-2n8c2t-pci-wholeio.xml")) {
+        g_assert_cmpuint(host->devices->len, ==, 10);
+        /* named twice in that file, once without an interface */
+        g_assert_cmpstr(host_find_device(host, "0000:04:00.0")->interface, ==, "ib0");
+        g_assert_cmpint(host_find_device(host, "0000:04:00.0")->node, ==, 1);
+        g_assert_cmpuint(host_find_device(host, "0000:03:00.0")->class_code, ==, 0x030200);
+        g_assert_cmpint(host_find_device(host, "0000:03:00.0")->node, ==, 0);
+        g_assert_cmpstr(host->cpu_model, ==, "Intel(R) Xeon(R) CPU E5-2650 0 @ 2.00GHz");
+    } else if (g_str_has_suffix(path, "16-2gr2gr2n2c+misc.xml")) {
+        g_assert_cmpuint(host->nodes->len, ==, 8);
+        g_assert_cmpuint(host_home_node(host, 15)->node, ==, 7);
+        g_assert_null(host_l3_of(host, 0));
+    }
+}
+
 static void test_recorded(void)
 {
     g_autoptr(GPtrArray) paths = recorded_hosts();
@@ -225,6 +247,7 @@ static void test_recorded(void)
         g_assert_no_error(error);
         g_assert_cmpint(host->origin, ==, HOST_XML);
         check_properties(host);
+        check_recorded(host, g_ptr_array_index(paths, i));
         check_round_trip(host);
     }
 }
@@ -252,118 +275,6 @@ static void test_live(void)
 
 /* ---- A made-up sysfs ---- */
 
-typedef struct {
-    char *root;
-} Tree;
-
-static void tree_put(Tree *tree, const char *path, const char *format, ...) G_GNUC_PRINTF(3, 4);
-static void tree_put(Tree *tree, const char *path, const char *format, ...)
-{
-    g_autofree char *full = g_strconcat(tree->root, path, NULL);
-    g_autofree char *folder = g_path_get_dirname(full);
-    va_list arguments;
-
-    va_start(arguments, format);
-    g_autofree char *text = g_strdup_vprintf(format, arguments);
-    va_end(arguments);
-    g_assert_cmpint(g_mkdir_with_parents(folder, 0755), ==, 0);
-    g_assert_true(g_file_set_contents(full, text, -1, NULL));
-}
-
-static void tree_link(Tree *tree, const char *path, const char *target)
-{
-    g_autofree char *full = g_strconcat(tree->root, path, NULL);
-    g_autofree char *folder = g_path_get_dirname(full);
-
-    g_assert_cmpint(g_mkdir_with_parents(folder, 0755), ==, 0);
-    g_assert_cmpint(symlink(target, full), ==, 0);
-}
-
-static void remove_tree(const char *path)
-{
-    g_autoptr(GDir) dir = g_file_test(path, G_FILE_TEST_IS_SYMLINK) ? NULL : g_dir_open(path, 0, NULL);
-
-    for (const char *name; dir && (name = g_dir_read_name(dir));) {
-        g_autofree char *child = g_build_filename(path, name, NULL);
-
-        remove_tree(child);
-    }
-    g_remove(path);
-}
-
-static void tree_cpu(Tree *tree, unsigned cpu, unsigned package, unsigned core, const char *threads, const char *siblings)
-{
-    g_autofree char *base = g_strdup_printf("/sys/devices/system/cpu/cpu%u/topology", cpu);
-    g_autofree char *package_path = g_strconcat(base, "/physical_package_id", NULL);
-    g_autofree char *core_path = g_strconcat(base, "/core_id", NULL);
-    g_autofree char *threads_path = g_strconcat(base, "/thread_siblings", NULL);
-    g_autofree char *siblings_path = g_strconcat(base, "/core_siblings", NULL);
-
-    tree_put(tree, package_path, "%u\n", package);
-    tree_put(tree, core_path, "%u\n", core);
-    tree_put(tree, threads_path, "%s\n", threads);
-    tree_put(tree, siblings_path, "%s\n", siblings);
-}
-
-static void tree_node(Tree *tree, unsigned node, const char *cpumap, unsigned total_mib, unsigned free_mib)
-{
-    g_autofree char *map = g_strdup_printf("/sys/devices/system/node/node%u/cpumap", node);
-    g_autofree char *meminfo = g_strdup_printf("/sys/devices/system/node/node%u/meminfo", node);
-    g_autofree char *distance = g_strdup_printf("/sys/devices/system/node/node%u/distance", node);
-
-    tree_put(tree, map, "%s\n", cpumap);
-    tree_put(tree, meminfo,
-             "Node %u MemTotal:       %u kB\nNode %u MemFree:        %u kB\nNode %u MemUsed:  1 kB\n"
-             "Node %u Active:         777 kB\nNode %u Active(file):   1024 kB\nNode %u Inactive(file): 2048 kB\n"
-             "Node %u SReclaimable:   1024 kB\n",
-             node, total_mib * 1024, node, free_mib * 1024, node, node, node, node, node);
-    tree_put(tree, distance, "%s\n", node == 0 ? "10 21 31" : node == 1 ? "21 10 31" : "31 31 10");
-}
-
-static void tree_device(Tree *tree, const char *address, const char *class_code, const char *ids, int node)
-{
-    g_auto(GStrv) id = g_strsplit(ids, ":", 2);
-    g_autofree char *base = g_strconcat("/sys/bus/pci/devices/", address, NULL);
-    g_autofree char *class_path = g_strconcat(base, "/class", NULL);
-    g_autofree char *vendor_path = g_strconcat(base, "/vendor", NULL);
-    g_autofree char *device_path = g_strconcat(base, "/device", NULL);
-    g_autofree char *node_path = g_strconcat(base, "/numa_node", NULL);
-
-    tree_put(tree, class_path, "%s\n", class_code);
-    tree_put(tree, vendor_path, "0x%s\n", id[0]);
-    tree_put(tree, device_path, "0x%s\n", id[1]);
-    tree_put(tree, node_path, "%d\n", node);
-}
-
-/* Two packages of two cores of two threads and a node each, CPU 7 offline; node 2 has memory alone. */
-static void tree_make_node(Tree *tree)
-{
-    static const char *const threads[] = {"11", "22", "44", "08"};
-
-    tree->root = g_dir_make_tmp("hvm-sys-XXXXXX", NULL);
-    tree_put(tree, "/sys/devices/system/cpu/online", "0-6\n");
-    tree_put(tree, "/sys/devices/system/cpu/possible", "0-7\n");
-    for (unsigned cpu = 0; cpu < 7; cpu++)
-        tree_cpu(tree, cpu, cpu % 4 / 2, cpu % 2, threads[cpu % 4], cpu % 4 / 2 ? "4c" : "33");
-    tree_put(tree, "/sys/devices/system/cpu/cpu7/online", "0\n");
-    tree_put(tree, "/sys/devices/system/cpu/isolated", "2-3\n");
-    tree_put(tree, "/sys/devices/system/cpu/nohz_full", "5,7\n");
-    tree_put(tree, "/sys/devices/system/node/online", "0-2\n");
-    tree_put(tree, "/sys/devices/system/node/possible", "0-2\n");
-    tree_node(tree, 0, "33", 1024, 512);
-    tree_node(tree, 1, "cc", 2048, 100);
-    tree_node(tree, 2, "00", 4096, 4096);
-    tree_put(tree, "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages", "128\n");
-    tree_put(tree, "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/free_hugepages", "28\n");
-    tree_put(tree, "/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages", "0\n");
-    tree_put(tree, "/sys/devices/system/node/node1/hugepages/hugepages-2048kB/free_hugepages", "0\n");
-    tree_put(tree, "/sys/devices/system/node/node1/hugepages/hugepages-1048576kB/nr_hugepages", "1\n");
-    tree_put(tree, "/sys/devices/system/node/node1/hugepages/hugepages-1048576kB/free_hugepages", "1\n");
-    tree_put(tree, "/proc/hwloc-nofile-info", "OSName: Linux\nArchitecture: x86_64\n");
-    tree_put(tree, "/proc/cpuinfo",
-             "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC 7742 64-Core Processor   \n\n");
-}
-
 static void tree_add_devices(Tree *tree)
 {
     /* in no order */
@@ -384,13 +295,6 @@ static void tree_add_devices(Tree *tree)
     tree_put(tree, "/sys/bus/pci/devices/0000:03:00.0/virtio0/net/eth0/mtu", "1500\n");
     tree_device(tree, "0000:04:00.0", "0x030200", "10de:20b0", 7);
     tree_put(tree, "/sys/bus/pci/devices/not an address/class", "0x020000\n");
-}
-
-static void tree_end(Tree *tree)
-{
-    sysroot_set(NULL);
-    remove_tree(tree->root);
-    g_free(tree->root);
 }
 
 static char *format_pages(const HostNode *node)
@@ -539,47 +443,6 @@ static void test_sysfs_without_numa(void)
 
 /* ---- Files ---- */
 
-static char *replace(const char *text, const char *old, const char *new)
-{
-    g_auto(GStrv) parts = g_strsplit(text, old, -1);
-
-    g_assert_cmpuint(g_strv_length(parts), >, 1); /* a test which replaces nothing tests nothing */
-    return g_strjoinv(new, parts);
-}
-
-/* The capture of a synthetic host as text. */
-static char *capture_text(const char *where)
-{
-    g_autoptr(GError) error = NULL;
-    g_autoptr(Host) host = host_new_from(where, &error);
-    g_autofree char *path = NULL;
-    char *text = NULL;
-    int fd = g_file_open_tmp("hvm-host-XXXXXX", &path, NULL);
-
-    g_assert_no_error(error);
-    g_assert_cmpint(fd, >=, 0);
-    close(fd);
-    host_capture(host, path, &error);
-    g_assert_no_error(error);
-    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
-    g_unlink(path);
-    return text;
-}
-
-static Host *load_text(const char *text, gssize length, GError **error)
-{
-    g_autofree char *path = NULL;
-    int fd = g_file_open_tmp("hvm-host-XXXXXX", &path, NULL);
-
-    g_assert_cmpint(fd, >=, 0);
-    close(fd);
-    g_assert_true(g_file_set_contents(path, text, length, NULL));
-    Host *host = host_new_from(path, error);
-
-    g_unlink(path);
-    return host;
-}
-
 static void test_allowed(void)
 {
     g_autofree char *text = capture_text("synthetic:package:2 numa:2(memory=1GB) core:2 pu:2");
@@ -658,6 +521,8 @@ static void test_by_hand(void)
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE topology SYSTEM \"hwloc2.dtd\">\n"
         "<topology version=\"2.0\"><object type=\"Machine\" os_index=\"0\" cpuset=\"0xf\" complete_cpuset=\"0xf\""
         " allowed_cpuset=\"0xf\" nodeset=\"0x3\" complete_nodeset=\"0x3\" allowed_nodeset=\"0x3\">"
+        "<info name=\"hvm.device.0000:41:00.1\" value=\"class=0x020700 id=15b3:1014 node=1 group=7 vfs=1/8 driver=mlx5_core"
+        " physical=0000:41:00.0 interface=ib0 vendor=A%20B\"/>"
         "<object type=\"Package\" os_index=\"0\" cpuset=\"0x3\" complete_cpuset=\"0x3\" nodeset=\"0x1\""
         " complete_nodeset=\"0x1\"><object type=\"NUMANode\" os_index=\"0\" cpuset=\"0x3\" complete_cpuset=\"0x3\""
         " nodeset=\"0x1\" complete_nodeset=\"0x1\" local_memory=\"1073741824\">"
@@ -682,6 +547,13 @@ static void test_by_hand(void)
     g_assert_cmpuint(host_find_node(host, 1)->memory_bytes, ==, HOST_BYTES_UNKNOWN);
     g_assert_true(host_node_pages(host_find_node(host, 0), 2 * HVM_MIB)->free_known);
     g_assert_false(host_node_pages(host_find_node(host, 1), 2 * HVM_MIB)->free_known);
+    const HostDevice *device = host_find_device(host, "0000:41:00.1");
+
+    g_assert_nonnull(device);
+    g_assert_cmpint(device->iommu_group, ==, 7);
+    g_assert_cmpuint(device->vfs_enabled, ==, 1);
+    g_assert_cmpstr(device->physical, ==, "0000:41:00.0");
+    g_assert_cmpstr(device->vendor_name, ==, "A B");
     g_assert_cmpint(host_core_of(host, 0)->type, ==, HWLOC_OBJ_PU); /* no cores told */
     g_assert_null(host_l3_of(host, 0));
     check_round_trip(host);
@@ -726,9 +598,13 @@ static void test_bad_files(void)
         {"<topology version=\"2.0\">", "<topology version=\"9.0\">", "hwloc"},
         {"complete_cpuset=\"0x0000000f\"", "complete_cpuset=\",x0000000f\"", "as complete_cpuset, found ',x0000000f'"},
         {"complete_cpuset=\"0x0000000f\"", "complete_cpuset=\"0xf...f\"", "as complete_cpuset, found '0xf...f'"},
-        {"complete_nodeset", "complete_modeset", ": Machine without"},
-        {"os_index=\"1\" cpuset=\"0x00000002\"", "os_index=\"1\" cpuset=\"0x00000001\"", "overlaps"},
-        {"os_index=\"1\" cpuset=\"0x00000002\"", "os_index=\"1\" cpuset=\"0x00000100\"", "not within"},
+        {"complete_nodeset", "complete_modeset", "complete_nodeset of a Machine is missing"},
+        {"complete_cpuset=\"0x0000000f\"", "complete_cpuset=\"0x00000000\"", "complete_cpuset or"},
+        {"type=\"NUMANode\"", "type=\"MemCache\"", "without a NUMANode"},
+        {"cpuset=\"0x00000002\" complete_cpuset=\"0x00000002\"",
+         "cpuset=\"0x00000001\" complete_cpuset=\"0x00000001\"", "overlaps"},
+        {"cpuset=\"0x00000002\" complete_cpuset=\"0x00000002\"",
+         "cpuset=\"0x00000100\" complete_cpuset=\"0x00000100\"", "not within"},
         {"type=\"Core\"", "type=\"\x1b[31mCore\"", "\\x1b[31mCore"},
         {"</topology>", "", "not XML of a host"},
         {"topology", "topologydiff", "'topologydiff'"},
@@ -744,7 +620,7 @@ static void test_bad_files(void)
     assert_refused("<html></html>", -1, "'html'");
     assert_refused("\0\0\0\0", 4, "not XML of a host");
     assert_refused("\x1f\x8b\x08", 3, "not XML of a host");
-    assert_refused("<topology version=\"2.0\"></topology>", -1, "hwloc");
+    assert_refused("<topology version=\"2.0\"></topology>", -1, "without a PU");
     for (gsize cut = 1; cut < strlen(good) - 2; cut += strlen(good) / 37)
         assert_refused(good, (gssize)cut, "not XML of a host");
 
@@ -792,6 +668,7 @@ static void test_bad_names(void)
     assert_bad_name("synthetic:package:100000 core:100000 pu:100000", HVM_ERROR_INVALID);
     assert_bad_name("synthetic:100000 100000 100000", HVM_ERROR_INVALID);
     assert_bad_name("synthetic:numa:1(memory=22222222222222222GiB) pu:2", HVM_ERROR_INVALID);
+    assert_bad_name("synthetic:group:2 MemCache2:1 core:2 pu:2", HVM_ERROR_INVALID);
     assert_bad_name("synthetic:pu:16385", HVM_ERROR_INVALID);
     assert_bad_name("synthetic:pu:18446744073709551617", HVM_ERROR_INVALID);
     assert_bad_name(long_synthetic, HVM_ERROR_INVALID);
@@ -821,239 +698,6 @@ static void test_lists(void)
     }
 }
 
-/* ---- KVM ---- */
-
-static gpointer probe(gpointer data)
-{
-    accel_probe(data);
-    return NULL;
-}
-
-static void test_accel(void)
-{
-    AccelProbe first, second;
-    sigset_t before = {0}, after = {0};
-    gint64 start_us = g_get_monotonic_time();
-
-    pthread_sigmask(SIG_SETMASK, NULL, &before);
-    GThread *thread = g_thread_new("probe", probe, &second); /* two at once do not disturb each other */
-    accel_probe(&first);
-    g_thread_join(thread);
-    pthread_sigmask(SIG_SETMASK, NULL, &after);
-    g_assert_cmpmem(&before, sizeof before, &after, sizeof after);
-    g_assert_cmpint(g_get_monotonic_time() - start_us, <, 4 * G_USEC_PER_SEC);
-    g_test_message("state %d: %s", first.state, first.detail);
-    g_assert_cmpint(first.state, ==, second.state);
-    g_assert_cmpstr(first.detail, !=, "");
-    if (first.state == ACCEL_KVM)
-        g_assert_cmpfloat(first.ratio, <, 20);
-    else if (first.state == ACCEL_KVM_SLOW)
-        g_assert_cmpfloat(first.ratio, >=, 20);
-    else
-        g_assert_cmpfloat(first.ratio, ==, 0);
-}
-
-static void test_accel_missing(void)
-{
-    Tree tree = {g_dir_make_tmp("hvm-sys-XXXXXX", NULL)};
-    AccelProbe result;
-
-    sysroot_set(tree.root);
-    accel_probe(&result);
-    g_assert_cmpint(result.state, ==, ACCEL_KVM_MISSING);
-    g_assert_cmpstr(result.detail, ==, "cannot open /dev/kvm: No such file or directory");
-    tree_put(&tree, "/dev/kvm", "x");
-    accel_probe(&result);
-    g_assert_cmpint(result.state, ==, ACCEL_KVM_BROKEN);
-    g_assert_cmpstr(result.detail, ==, "/dev/kvm is not KVM: Inappropriate ioctl for device");
-    if (geteuid() != 0) {
-        g_autofree char *path = g_strconcat(tree.root, "/dev/kvm", NULL);
-
-        g_assert_cmpint(g_chmod(path, 0), ==, 0);
-        accel_probe(&result);
-        g_assert_cmpint(result.state, ==, ACCEL_KVM_DENIED);
-    }
-    tree_end(&tree);
-}
-
-/* ---- The doctor ---- */
-
-/* The `index`th check of that name, or NULL. */
-static const Check *find_check(GPtrArray *checks, const char *name, guint index)
-{
-    for (guint i = 0; i < checks->len; i++) {
-        const Check *check = g_ptr_array_index(checks, i);
-
-        if (strcmp(check->name, name) == 0 && index-- == 0)
-            return check;
-    }
-    return NULL;
-}
-
-static void assert_check(GPtrArray *checks, const char *name, guint index, CheckState state, const char *found)
-{
-    const Check *check = find_check(checks, name, index);
-
-    g_test_message("%s %u", name, index);
-    g_assert_nonnull(check);
-    g_assert_cmpstr(check->found, ==, found);
-    g_assert_cmpint(check->state, ==, state);
-    if (state == CHECK_OK) {
-        g_assert_null(check->meaning);
-        g_assert_null(check->advice);
-    } else {
-        g_assert_nonnull(check->meaning);
-        g_assert_nonnull(check->advice);
-    }
-}
-
-static void put_limits(Tree *tree, const char *capabilities, const char *memlock)
-{
-    tree_put(tree, "/proc/self/status", "Name:\thvmd\nCapPrm:\t000001ffffffffff\nCapEff:\t%s\nCapBnd:\t0\n", capabilities);
-    tree_put(tree, "/proc/self/limits",
-             "Limit                     Soft Limit           Hard Limit           Units     \n"
-             "Max processes             96364                96364                processes \n"
-             "Max locked memory         65536                %-20s bytes     \n"
-             "Max address space         unlimited            unlimited            bytes     \n", memlock);
-}
-
-static GPtrArray *run_doctor(Tree *tree, const AccelProbe *accel)
-{
-    g_autoptr(GError) error = NULL;
-
-    sysroot_set(tree->root);
-    g_autoptr(Host) host = host_new_live(&error);
-
-    g_assert_no_error(error);
-    return doctor_check_host(host, accel);
-}
-
-/* A node as it should be. */
-static void test_doctor_good(void)
-{
-    static const AccelProbe accel = {ACCEL_KVM, 1.0, "a loop takes 1 times as long as natively"};
-    Tree tree;
-
-    tree_make_node(&tree);
-    tree_put(&tree, "/proc/cpuinfo", "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu vmx\nbugs\t: \n");
-    tree_put(&tree, "/proc/mounts", "hugetlbfs /dev/hugepages hugetlbfs rw,relatime,pagesize=2M 0 0\n"
-                                    "none /dev/hugepages1G hugetlbfs rw,pagesize=1024M 0 0\n");
-    tree_put(&tree, "/sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n");
-    tree_put(&tree, "/sys/kernel/mm/ksm/run", "0\n");
-    tree_put(&tree, "/proc/sys/kernel/numa_balancing", "0\n");
-    tree_put(&tree, "/proc/swaps", "Filename Type Size Used Priority\n");
-    for (int cpu = 0; cpu < 7; cpu++) {
-        g_autofree char *path = g_strdup_printf("/sys/devices/system/cpu/cpu%d/cpufreq/scaling_governor", cpu);
-
-        tree_put(&tree, path, "performance\n");
-    }
-    tree_put(&tree, "/sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc\n");
-    tree_put(&tree, "/sys/devices/system/cpu/vulnerabilities/meltdown", "Not affected\n");
-    tree_put(&tree, "/sys/class/iommu/dmar0/x", "\n");
-    tree_put(&tree, "/sys/kernel/iommu_groups/0/type", "identity\n");
-    tree_put(&tree, "/sys/kernel/iommu_groups/1/type", "identity\n");
-    tree_put(&tree, "/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids\n");
-    put_limits(&tree, "000001ffffffffff", "65536");
-    g_autoptr(GPtrArray) checks = run_doctor(&tree, &accel);
-
-    assert_check(checks, "kvm", 0, CHECK_OK, "works: a loop takes 1 times as long as natively");
-    assert_check(checks, "hardware", 0, CHECK_OK, "bare metal");
-    assert_check(checks, "huge pages", 0, CHECK_OK, "node 0: 28 of 128 pages of 2 MiB free");
-    assert_check(checks, "huge pages", 1, CHECK_OK, "node 1: 1 of 1 pages of 1 GiB free");
-    g_assert_null(find_check(checks, "huge pages", 2)); /* memory alone: not for guests unasked */
-    assert_check(checks, "hugetlbfs", 0, CHECK_OK, "mounted for pages of 2 MiB");
-    assert_check(checks, "hugetlbfs", 1, CHECK_OK, "mounted for pages of 1 GiB");
-    assert_check(checks, "thp", 0, CHECK_OK, "madvise");
-    assert_check(checks, "ksm", 0, CHECK_OK, "off");
-    assert_check(checks, "numa balancing", 0, CHECK_OK, "off");
-    assert_check(checks, "numa memory", 0, CHECK_OK, "3 NUMA nodes, each with memory");
-    assert_check(checks, "swap", 0, CHECK_OK, "none");
-    assert_check(checks, "smt", 0, CHECK_OK, "on, 2 threads in a core");
-    assert_check(checks, "isolated cpus", 0, CHECK_OK, "2-3,5: guests go there first");
-    assert_check(checks, "cpu frequency", 0, CHECK_OK, "governor performance on 7 CPUs");
-    assert_check(checks, "clock", 0, CHECK_OK, "tsc");
-    assert_check(checks, "mitigations", 0, CHECK_OK, "in place for all that this processor needs");
-    assert_check(checks, "iommu", 0, CHECK_OK, "2 groups, dmar0");
-    assert_check(checks, "cgroups", 0, CHECK_OK, "version 2");
-    assert_check(checks, "capabilities", 0, CHECK_OK, "all that are needed");
-    assert_check(checks, "memlock", 0, CHECK_OK, "64 KiB, raised for guests which need more");
-    tree_end(&tree);
-}
-
-/* A node with all that can be wrong with it. */
-static void test_doctor_bad(void)
-{
-    static const AccelProbe accel = {ACCEL_KVM_MISSING, 0, "cannot open /dev/kvm: No such file or directory"};
-    Tree tree;
-
-    tree_make_node(&tree);
-    tree_put(&tree, "/proc/cpuinfo", "processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu hypervisor\n");
-    tree_put(&tree, "/sys/class/dmi/id/sys_vendor", "QEMU\n");
-    tree_put(&tree, "/proc/mounts", "hugetlbfs /dev/hugepages hugetlbfs rw,relatime,pagesize=2M 0 0\n");
-    tree_put(&tree, "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages", "0\n");
-    tree_put(&tree, "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/free_hugepages", "0\n");
-    tree_put(&tree, "/sys/devices/system/node/node1/hugepages/hugepages-1048576kB/free_hugepages", "0\n");
-    tree_put(&tree, "/sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]\n");
-    tree_put(&tree, "/sys/kernel/mm/ksm/run", "1\n");
-    tree_put(&tree, "/proc/sys/kernel/numa_balancing", "1\n");
-    tree_put(&tree, "/proc/swaps", "Filename Type Size Used Priority\n/dev/sda2 partition 100 0 -2\n/swap\033 file 1 0 -3\n");
-    tree_put(&tree, "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave\n");
-    tree_put(&tree, "/sys/devices/system/cpu/cpu1/cpufreq/scaling_governor", "performance\n");
-    tree_put(&tree, "/sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet\n");
-    tree_put(&tree, "/sys/devices/system/cpu/vulnerabilities/meltdown", "Vulnerable\n");
-    tree_put(&tree, "/sys/devices/system/cpu/vulnerabilities/mds", "Vulnerable: Clear CPU buffers attempted, no microcode\n");
-    tree_put(&tree, "/sys/devices/system/cpu/vulnerabilities/l1tf", "Mitigation: PTE Inversion\n");
-    tree_put(&tree, "/sys/fs/cgroup/cpuset/cgroup.procs", "\n");
-    tree_put(&tree, "/sys/fs/cgroup/unified/cgroup.controllers", "hugetlb\n");
-    tree_node(&tree, 1, "cc", 0, 0);
-    put_limits(&tree, "000001fffedfffff", "8388608"); /* no CAP_SYS_RESOURCE (24), no CAP_SYS_ADMIN (21) */
-    g_autoptr(GPtrArray) checks = run_doctor(&tree, &accel);
-
-    assert_check(checks, "kvm", 0, CHECK_FAILURE,
-                 "cannot open /dev/kvm: No such file or directory; the processor shows neither vmx nor svm");
-    assert_check(checks, "hardware", 0, CHECK_WARNING, "this node is itself a virtual machine of QEMU");
-    assert_check(checks, "huge pages", 0, CHECK_WARNING, "node 0: none");
-    g_assert_nonnull(strstr(find_check(checks, "huge pages", 0)->advice,
-                            "echo 384 > /sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"));
-    assert_check(checks, "huge pages", 1, CHECK_WARNING, "node 1: 0 of 1 pages of 1 GiB free");
-    assert_check(checks, "hugetlbfs", 0, CHECK_FAILURE, "not mounted for pages of 1 GiB");
-    assert_check(checks, "thp", 0, CHECK_WARNING, "never");
-    assert_check(checks, "ksm", 0, CHECK_WARNING, "on");
-    assert_check(checks, "numa balancing", 0, CHECK_WARNING, "on");
-    assert_check(checks, "numa memory", 0, CHECK_WARNING, "node 1 has processors and no memory");
-    assert_check(checks, "swap", 0, CHECK_WARNING, "/dev/sda2 and 1 more");
-    assert_check(checks, "cpu frequency", 0, CHECK_WARNING, "governor performance on 1 CPUs, powersave on 1 CPUs");
-    assert_check(checks, "clock", 0, CHECK_WARNING, "hpet");
-    assert_check(checks, "mitigations", 0, CHECK_WARNING, "vulnerable: mds, meltdown");
-    assert_check(checks, "iommu", 0, CHECK_WARNING, "none");
-    g_assert_nonnull(strstr(find_check(checks, "iommu", 0)->advice, "AMD-Vi"));
-    assert_check(checks, "cgroups", 0, CHECK_WARNING, "versions 1 and 2 mixed");
-    assert_check(checks, "capabilities", 0, CHECK_FAILURE, "missing: CAP_SYS_ADMIN, CAP_SYS_RESOURCE");
-    assert_check(checks, "memlock", 0, CHECK_WARNING, "at most 8 MiB");
-    tree_end(&tree);
-}
-
-static void test_doctor_live(void)
-{
-    g_autoptr(GError) error = NULL;
-    g_autoptr(Host) host = host_new_live(&error);
-    AccelProbe accel;
-
-    g_assert_no_error(error);
-    accel_probe(&accel);
-    g_autoptr(GPtrArray) checks = doctor_check_host(host, &accel);
-
-    for (guint i = 0; i < checks->len; i++) {
-        const Check *check = g_ptr_array_index(checks, i);
-
-        g_assert_true(g_utf8_validate(check->found, -1, NULL));
-        g_assert_null(strchr(check->found, '\n'));
-        g_assert_cmpstr(check->found, !=, "");
-        g_assert_cmpint(check->state == CHECK_OK, ==, check->meaning == NULL);
-    }
-    g_assert_cmpint(find_check(checks, "kvm", 0)->state == CHECK_OK, ==, accel.state == ACCEL_KVM);
-}
-
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -1069,10 +713,5 @@ int main(int argc, char **argv)
     g_test_add_func("/host/bad-files", test_bad_files);
     g_test_add_func("/host/bad-names", test_bad_names);
     g_test_add_func("/host/lists", test_lists);
-    g_test_add_func("/host/accel", test_accel);
-    g_test_add_func("/host/accel-missing", test_accel_missing);
-    g_test_add_func("/host/doctor-good", test_doctor_good);
-    g_test_add_func("/host/doctor-bad", test_doctor_bad);
-    g_test_add_func("/host/doctor-live", test_doctor_live);
     return g_test_run();
 }

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { UNITS_MAX = 14, CRITERIA = 12 };
+enum { UNITS_MAX = 14, CRITERIA = 13 };
 
 /* A core (or with smt=any a PU) that may be given. */
 typedef struct {
@@ -474,7 +474,7 @@ static Verdict judge(const Case *c, guint mask, int emulator, const Counting *co
 {
     Part parts[UNITS_MAX] = {0};
     unsigned count = 0, sum = 0, regions = 0, l3s = 0, packages = 0, unisolated = 0, evenness = 0,
-             package_evenness = 0;
+             package_evenness = 0, inner = 0;
     unsigned seen_package[UNITS_MAX], seen_region[UNITS_MAX][2], region_share[UNITS_MAX] = {0}, seen_l3[UNITS_MAX][3];
     hwloc_bitmap_t reserved = hwloc_bitmap_alloc();
     Verdict verdict = {0};
@@ -520,8 +520,10 @@ static Verdict judge(const Case *c, guint mask, int emulator, const Counting *co
         sum += weight;
     }
     for (unsigned r = 0; r < regions; r++)
-        if (has_several_packages(c, seen_region[r][0]))
+        if (has_several_packages(c, seen_region[r][0])) {
             package_evenness += region_share[r] * region_share[r];
+            inner++;
+        }
     for (unsigned p = 0; p < count; p++)
         evenness += parts[p].share * parts[p].share;
     if (sum != counting->want)
@@ -545,8 +547,8 @@ static Verdict judge(const Case *c, guint mask, int emulator, const Counting *co
     if (small < 0 || devices < 0)
         goto out;
     verdict.fits = TRUE;
-    guint64 criteria[CRITERIA] = {c->spec.spread ? UNITS_MAX - count : count, (guint64)devices, counting->rank, packages,
-                                  evenness, package_evenness, hwloc_bitmap_iszero(c->host->isolated) ? 0 : unisolated, (guint64)small, l3s,
+    guint64 criteria[CRITERIA] = {c->spec.spread ? UNITS_MAX - count : count, (guint64)devices, counting->rank, packages - inner,
+                                  evenness, inner, package_evenness, hwloc_bitmap_iszero(c->host->isolated) ? 0 : unisolated, (guint64)small, l3s,
                                   count_partial(c, reserved, TRUE), count_partial(c, reserved, FALSE), leftover};
     memcpy(verdict.criteria, criteria, sizeof criteria);
 out:
@@ -575,7 +577,8 @@ static GArray *list_countings(const Case *c)
     for (guint i = 0; i < c->bricks->len; i++)
         seen[brick(c, i)->width] = TRUE;
     for (unsigned width = 8; width > 0; width--) {
-        Counting counting = {widths, width, FALSE, (c->spec.cpus + width - 1) / width, 0};
+        unsigned cores = MAX((c->spec.cpus + width - 1) / width, MAX(c->spec.numa_nodes, c->spec.sockets));
+        Counting counting = {widths, width, FALSE, cores, 0};
 
         if (!seen[width] || c->spec.smt != SMT_SIBLINGS)
             continue;

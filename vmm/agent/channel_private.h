@@ -67,6 +67,11 @@ void channel_destroy(Channel *channel); /* without a thread */
 void channel_process_free(ChannelProcess *process);
 
 /* --- channel_thread.c --- */
+
+/* One round of the loop: waits up to timeout_ms (-1: until something comes; 0: does not). The lock is held. */
+void channel_serve(Channel *channel, GArray *polls, int timeout_ms);
+/* Ends what still runs. The lock is held. */
+void channel_finish(Channel *channel);
 gpointer channel_thread(gpointer channel);
 
 /* --- channel_frame.c --- */

@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define HELLO_PAUSE_US (1 * G_USEC_PER_SEC)
+#define HELLO_PAUSE_US 1000000
 
 /* The queue is empty unless the guest does not read: then what is in it will do. */
 static void say_hello(Channel *channel)
@@ -163,37 +163,46 @@ static void finish_all(Channel *channel)
     }
 }
 
+void channel_serve(Channel *channel, GArray *polls, int timeout_ms)
+{
+    struct pollfd *rows;
+    guint n_processes;
+    guint64 count;
+    gboolean more;
+
+    say_hello(channel);
+    more = !channel_emit(channel);
+    transmit(channel);
+    fill_polls(channel, more, polls);
+    n_processes = channel->processes->len;
+    rows = (struct pollfd *)(gpointer)polls->data;
+    g_mutex_unlock(&channel->mutex);
+    poll(rows, polls->len, channel->established || timeout_ms == 0 ? timeout_ms : HELLO_PAUSE_US / 1000);
+    g_mutex_lock(&channel->mutex);
+    if (rows[0].revents && read(channel->wake, &count, sizeof(count)) < 0)
+        g_debug("the wake-up of a channel was empty");
+    if (rows[1].revents & ~POLLOUT)
+        receive(channel);
+    serve_clients(channel, rows + 2, n_processes);
+    finish_done(channel);
+}
+
+void channel_finish(Channel *channel)
+{
+    channel_fail(channel, "the channel was closed");
+    shutdown(channel->socket, SHUT_RDWR); /* the agent ends its commands, whenever channel_free() is called */
+    finish_all(channel);
+}
+
 gpointer channel_thread(gpointer data)
 {
     Channel *channel = data;
     g_autoptr(GArray) polls = g_array_new(FALSE, FALSE, sizeof(struct pollfd));
 
     g_mutex_lock(&channel->mutex);
-    while (channel->is_open && !channel->stop) {
-        struct pollfd *rows;
-        guint n_processes;
-        guint64 count;
-        gboolean more;
-
-        say_hello(channel);
-        more = !channel_emit(channel);
-        transmit(channel);
-        fill_polls(channel, more, polls);
-        n_processes = channel->processes->len;
-        rows = (struct pollfd *)(gpointer)polls->data;
-        g_mutex_unlock(&channel->mutex);
-        poll(rows, polls->len, channel->established ? -1 : (int)(HELLO_PAUSE_US / 1000));
-        g_mutex_lock(&channel->mutex);
-        if (rows[0].revents && read(channel->wake, &count, sizeof(count)) < 0)
-            g_debug("the wake-up of a channel was empty");
-        if (rows[1].revents & ~POLLOUT)
-            receive(channel);
-        serve_clients(channel, rows + 2, n_processes);
-        finish_done(channel);
-    }
-    channel_fail(channel, "the channel was closed");
-    shutdown(channel->socket, SHUT_RDWR); /* the agent ends its commands, whenever channel_free() is called */
-    finish_all(channel);
+    while (channel->is_open && !channel->stop)
+        channel_serve(channel, polls, -1);
+    channel_finish(channel);
     g_mutex_unlock(&channel->mutex);
     return NULL;
 }

@@ -37,6 +37,7 @@ typedef struct {
     const char *details;    /* paragraphs for --help and the manual, or NULL; one line each, separated by newlines */
     const Option *options;  /* ended by name NULL; or NULL */
     gboolean spec_options;  /* also takes the options of template_keys[] */
+    const char *without;    /* one of those which makes no sense here, or NULL */
     gboolean json;          /* also takes --json */
     unsigned arguments_min; /* checked by the parser */
     unsigned arguments_max; /* G_MAXUINT: any number */
@@ -92,6 +93,11 @@ void help_print(FILE *out);
 void help_print_command(FILE *out, const Command *command);
 /* "hvm template show [OPTION]... NAME". Caller frees. */
 char *help_synopsis(const Command *command);
+/* Prints `text` from column `indent` on, broken between words where `out` ends (cli_width()); the cursor stands at `column`. Ends the
+ * line. */
+void help_print_wrapped(FILE *out, const char *text, int indent, int column);
+/* Columns to print in: the terminal's, within 60 to 100; 100 where `out` is none. */
+unsigned cli_width(FILE *out);
 /* "-n, --lines N". Caller frees. */
 char *help_option(const Option *option);
 
@@ -124,6 +130,7 @@ void cli_report(const GError *error);
 int run_doctor(Cli *cli, GError **error);
 int run_host(Cli *cli, GError **error);
 int run_host_capture(Cli *cli, GError **error);
+int run_map(Cli *cli, GError **error);
 int run_template_list(Cli *cli, GError **error);
 int run_template_show(Cli *cli, GError **error);
 int run_template_build(Cli *cli, GError **error);

@@ -33,6 +33,12 @@ static const Option exec_options[] = {
     {0},
 };
 
+static const Option map_options[] = {
+    {.name = "svg", .argument = "FILE", .help = "write a picture into a file instead", .kind = WORD_FILE},
+    {.name = "host", .argument = "WHERE", .help = "another node, as for plan", .kind = WORD_FILE},
+    {0},
+};
+
 static const Option plan_options[] = {
     {.name = "template", .letter = 't', .argument = "TEMPLATE", .help = "template that the guest would be made from",
      .kind = WORD_TEMPLATE},
@@ -51,6 +57,9 @@ const Command commands[] = {
     {.name = "host capture", .arguments = "FILE", .help = "write all that placement needs to know of this node into a file",
      .arguments_min = 1, .arguments_max = 1, .kind = WORD_FILE, .run = run_host_capture,
      .details = "`hvm plan --host FILE` plans for the node that it describes. Works without hvmd."},
+    {.name = "map", .arguments = "", .help = "draw the node: packages, NUMA nodes, caches, cores, and who has which",
+     .options = map_options, .run = run_map,
+     .details = "Where hvmd cannot be reached, and with --host, nothing is promised to anyone in the drawing."},
     {.name = "template list", .arguments = "", .help = "list the templates", .json = TRUE, .run = run_template_list},
     {.name = "template show", .arguments = "TEMPLATE", .help = "show a template: each value and where it comes from", .json = TRUE,
      .arguments_min = 1, .arguments_max = 1, .kind = WORD_TEMPLATE, .run = run_template_show},
@@ -91,7 +100,7 @@ const Command commands[] = {
                 "run; 125 where hvm itself failed."},
     {.name = "run", .arguments = "TEMPLATE [--] COMMAND [ARGUMENT]...",
      .help = "run a command in a guest made for it, which is gone when it ends", .options = exec_options, .spec_options = TRUE,
-     .arguments_min = 2, .arguments_max = G_MAXUINT, .options_until = 2, .kind = WORD_TEMPLATE,
+     .without = "autostart", .arguments_min = 2, .arguments_max = G_MAXUINT, .options_until = 2, .kind = WORD_TEMPLATE,
      .own_failure = HVM_EXIT_EXEC_FAILED, .run = run_run,
      .details = "As create, start, exec and destroy in one: what those say holds. The guest ends with hvm, however that ends."},
     {.name = "plan", .arguments = "NAME", .help = "say where a guest would be placed, and why, without making it",

@@ -116,11 +116,14 @@ static void print_checks(GVariant *rows)
         printf("%s%*s  %s%s%s%*s  ", name, (int)(width - table_width(name)), "", colour_on(colour), state, colour_off(colour),
                (int)(7 - MIN(7, strlen(state))), "");
         for (int j = 2; j <= 4; j++) {
-            static const char *const leads[] = {[2] = "", [3] = "means: ", [4] = "do:    "};
+            static const char *const leads[] = {[2] = "", [3] = "    means: ", [4] = "    do:    "};
             g_autofree char *text = table_cell(&check_columns[j], row);
+            int indent = j == 2 ? (int)width + 11 : (int)strlen(leads[j]);
 
-            if (j == 2 || strcmp(text, "-") != 0)
-                printf("%*s%s%s\n", j == 2 ? 0 : (int)width + 13, "", leads[j], text);
+            if (j > 2 && strcmp(text, "-") == 0)
+                continue;
+            fputs(leads[j], stdout);
+            help_print_wrapped(stdout, text, indent, indent);
         }
     }
 }

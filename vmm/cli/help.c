@@ -2,6 +2,19 @@
 #include "key.h"
 
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+enum { WIDTH_MIN = 60, WIDTH_MAX = 100 };
+
+unsigned cli_width(FILE *out)
+{
+    struct winsize size = {0};
+
+    if (ioctl(fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col)
+        return CLAMP(size.ws_col, WIDTH_MIN, WIDTH_MAX);
+    return WIDTH_MAX;
+}
 
 char *help_synopsis(const Command *command)
 {
@@ -19,10 +32,9 @@ char *help_option(const Option *option)
                            option->argument ? option->argument : "");
 }
 
-/* Prints `text` from column `indent` on, broken between words before column 100; the cursor stands at `column`. */
-static void print_wrapped(FILE *out, const char *text, int indent, int column)
+void help_print_wrapped(FILE *out, const char *text, int indent, int column)
 {
-    const int width = 100;
+    const int width = (int)cli_width(out);
 
     for (const char *word = text; *word;) {
         int length = (int)strcspn(word, " ");
@@ -71,7 +83,7 @@ static void print_options(FILE *out, GPtrArray *options, gboolean with_keys)
             fputc('\n', out);
             used = 0;
         }
-        print_wrapped(out, text, column, used);
+        help_print_wrapped(out, text, column, used);
     }
 }
 
@@ -111,7 +123,7 @@ void help_print_command(FILE *out, const Command *command)
 
         for (char **paragraph = paragraphs; *paragraph; paragraph++) {
             fputc('\n', out);
-            print_wrapped(out, *paragraph, 0, 0);
+            help_print_wrapped(out, *paragraph, 0, 0);
         }
     }
     if (options->len) {

@@ -66,19 +66,20 @@ static const Option *spec_options(void)
     return options;
 }
 
-static void add_options(GPtrArray *all, const Option *options)
+static void add_options(GPtrArray *all, const Option *options, const char *without)
 {
     for (const Option *option = options; option && option->name; option++)
-        g_ptr_array_add(all, (gpointer)option);
+        if (g_strcmp0(option->name, without) != 0)
+            g_ptr_array_add(all, (gpointer)option);
 }
 
 GPtrArray *command_options(const Command *command)
 {
     GPtrArray *all = g_ptr_array_new();
 
-    add_options(all, command->options);
+    add_options(all, command->options, NULL);
     if (command->spec_options)
-        add_options(all, spec_options());
+        add_options(all, spec_options(), command->without);
     if (command->json)
         g_ptr_array_add(all, (gpointer)&json_option);
     return all;
@@ -260,7 +261,7 @@ gboolean cli_parse(Cli *cli, char **words, GError **error)
 
     cli->values = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)g_ptr_array_unref);
     cli->arguments = g_ptr_array_new();
-    add_options(options, global_options);
+    add_options(options, global_options, NULL);
     while (*words) {
         unsigned used = 1;
 

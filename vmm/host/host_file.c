@@ -175,6 +175,19 @@ static gboolean check_synthetic_size(const char *text)
     return TRUE;
 }
 
+/* hwloc aborts on a level of memory-side caches. It tells types by their first letters, in any case. */
+static gboolean names_memory_cache(const char *text)
+{
+    int inside = 0;
+
+    for (const char *at = text; *at; at++) {
+        inside += (*at == '(') - (*at == ')');
+        if (!inside && g_ascii_strncasecmp(at, "mem", 3) == 0 && (at == text || !g_ascii_isalnum(at[-1])))
+            return TRUE;
+    }
+    return FALSE;
+}
+
 static Host *load_synthetic(const char *where, GError **error)
 {
     const char *text = where + strlen(SYNTHETIC_PREFIX);
@@ -187,6 +200,10 @@ static Host *load_synthetic(const char *where, GError **error)
     }
     if (!check_synthetic_size(text)) {
         host_refuse(error, where, "wanted at most %d processing units", HOST_PU_MAX);
+        return NULL;
+    }
+    if (names_memory_cache(text)) {
+        host_refuse(error, where, "hwloc has no memory-side caches in synthetic hosts");
         return NULL;
     }
     if (!(topology = host_topology_new(error)))

@@ -19,7 +19,7 @@
 #define CAPTURE_FORMAT "1"
 
 /* No machine is larger; keeps a hostile file or a mistyped synthetic one from costing more memory than it should. */
-enum { HOST_PU_MAX = 16384, HOST_DEVICES_MAX = 65536 };
+enum { HOST_PU_MAX = 16384, HOST_DEVICES_MAX = 65536, HOST_VFS_MAX = 65535 };
 
 /* What the host knows of a PU (os_index is the index). All NULL where the PU is not usable. */
 typedef struct {
@@ -63,6 +63,11 @@ char *host_clean_xml(const char *text, gsize length, const char *path, GError **
 
 /* INVALID: "where: reason", control characters escaped. */
 void host_refuse(GError **error, const char *where, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+/* A number that orders addresses; FALSE where `address` is not written as sysfs writes one. Domains may have more than four
+ * digits (Intel VMD counts from 10000). */
+gboolean host_parse_address(const char *address, guint64 *ret_key);
+void host_sort_devices(Host *host);
 
 HostDevice *host_device_new(const char *address);
 void host_device_free(HostDevice *device);

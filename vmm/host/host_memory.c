@@ -293,6 +293,16 @@ void host_read_live_pools(Host *host)
             meminfo = sysroot_read(NULL, "/proc/meminfo");
             g_free(g_steal_pointer(&pools));
             pools = g_strdup("/sys/kernel/mm/hugepages");
+        } else if (meminfo && host->nodes->len == 1) {
+            g_autofree char *whole = sysroot_read(NULL, "/proc/meminfo");
+            guint64 node_bytes = 0, whole_bytes = 0;
+
+            /* A kernel that initialises memory lazily counts on the node what it has come to so far. */
+            if (whole && find_meminfo(meminfo, "MemTotal", &node_bytes) && find_meminfo(whole, "MemTotal", &whole_bytes) &&
+                whole_bytes > node_bytes) {
+                g_free(meminfo);
+                meminfo = g_steal_pointer(&whole);
+            }
         }
         read_live_node(node, meminfo, pools);
     }

@@ -30,6 +30,7 @@ typedef struct {
     GArray *frames; /* of XmlFrame, outermost first */
     unsigned elements;
     unsigned pus;
+    hwloc_bitmap_t nodes; /* seen so far */
     gboolean open;  /* the last start tag in `out` still wants its '>' or '/>' */
     gboolean old;  /* hwloc 1: no node sets need be there, except those of NUMA nodes */
     int line;
@@ -137,6 +138,16 @@ static gboolean is_own_bit(hwloc_const_bitmap_t set, const char *index)
            hwloc_bitmap_weight(set) == 1 && hwloc_bitmap_isset(set, (unsigned)number);
 }
 
+/* Whether the text of a complete set holds `set`. */
+static gboolean is_completed(hwloc_const_bitmap_t set, const char *text)
+{
+    hwloc_bitmap_t complete = parse_set(text);
+    gboolean completed = complete && hwloc_bitmap_isincluded(set, complete);
+
+    hwloc_bitmap_free(complete);
+    return completed;
+}
+
 /* The sets of an object which has some, against those of the one around it; `frame` gets them. */
 static gboolean check_sets(XmlCheck *check, const char *type, const char **names, const char **values, XmlFrame *parent,
                            XmlFrame *frame, GError **error)
@@ -146,9 +157,11 @@ static gboolean check_sets(XmlCheck *check, const char *type, const char **names
 
     frame->cpuset = parse_set(find_value(names, values, "cpuset"));
     frame->nodeset = parse_set(find_value(names, values, "nodeset"));
-    if (!frame->cpuset || !find_value(names, values, "complete_cpuset") ||
-        (!check->old && (!frame->nodeset || !find_value(names, values, "complete_nodeset"))))
-        return refuse(error, check, "%.20s without cpuset, nodeset, complete_cpuset or complete_nodeset", type);
+    if (!frame->cpuset || (!check->old && !frame->nodeset))
+        return refuse(error, check, "%.20s without cpuset or nodeset", type);
+    if (!is_completed(frame->cpuset, find_value(names, values, "complete_cpuset")) ||
+        (!check->old && !is_completed(frame->nodeset, find_value(names, values, "complete_nodeset"))))
+        return refuse(error, check, "the complete_cpuset or complete_nodeset of a %.20s is missing or not complete", type);
     if (node && !frame->nodeset)
         return refuse(error, check, "NUMANode without nodeset");
     if (parent->cpuset && !hwloc_bitmap_isincluded(frame->cpuset, parent->cpuset))
@@ -164,6 +177,10 @@ static gboolean check_sets(XmlCheck *check, const char *type, const char **names
     if (node && !is_own_bit(frame->nodeset, index))
         return refuse(error, check, "the nodeset of NUMANode %.10s is not that number alone",
                       index ? index : "without os_index");
+    if (node && hwloc_bitmap_intersects(frame->nodeset, check->nodes))
+        return refuse(error, check, "a second NUMANode %.10s", index);
+    if (node)
+        hwloc_bitmap_or(check->nodes, check->nodes, frame->nodeset);
     return TRUE;
 }
 
@@ -312,19 +329,34 @@ static void take_text(GMarkupParseContext *context, const char *text, gsize leng
     g_string_append_len(check->out, text, (gssize)length);
 }
 
-char *host_clean_xml(const char *text, gsize length, const char *path, GError **error)
+/* Parses all of it. */
+static gboolean parse(XmlCheck *check, const char *text, gsize length, GError **error)
 {
     static const GMarkupParser parser = {.start_element = start_element, .end_element = end_element, .text = take_text};
+    g_autoptr(GMarkupParseContext) context = g_markup_parse_context_new(&parser, 0, check, NULL);
+
+    if (!g_markup_parse_context_parse(context, text, (gssize)length, error) ||
+        !g_markup_parse_context_end_parse(context, error))
+        return FALSE;
+    /* hwloc 1 told of NUMA nodes only where there was more than one */
+    if (!check->pus || (!check->old && hwloc_bitmap_iszero(check->nodes)))
+        return refuse(error, check, "the file ends without a PU or without a NUMANode");
+    return TRUE;
+}
+
+char *host_clean_xml(const char *text, gsize length, const char *path, GError **error)
+{
     g_autoptr(GArray) frames = g_array_new(FALSE, FALSE, sizeof(XmlFrame));
     g_autoptr(GString) out = g_string_new("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
                                           "<!DOCTYPE topology SYSTEM \"hwloc2.dtd\">\n");
-    XmlCheck check = {.path = path, .out = out, .frames = frames};
-    g_autoptr(GMarkupParseContext) context = g_markup_parse_context_new(&parser, 0, &check, NULL);
+    XmlCheck check = {.path = path, .out = out, .frames = frames, .nodes = hwloc_bitmap_alloc()};
     g_autoptr(GError) reason = NULL;
 
     g_array_set_clear_func(frames, clear_frame);
-    if (g_markup_parse_context_parse(context, text, (gssize)length, &reason) &&
-        g_markup_parse_context_end_parse(context, &reason))
+    gboolean good = parse(&check, text, length, &reason);
+
+    hwloc_bitmap_free(check.nodes);
+    if (good)
         return g_string_free(g_steal_pointer(&out), FALSE);
     if (reason->domain == HVM_ERROR)
         g_propagate_error(error, g_steal_pointer(&reason));

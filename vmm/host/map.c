@@ -105,17 +105,18 @@ static void G_GNUC_PRINTF(2, 3) put_text(Canvas *canvas, const char *format, ...
     canvas->column += (unsigned)g_utf8_strlen(canvas->out->str + before, -1);
 }
 
-/* A part of a list of which each fits on the line or begins the next, indented. */
-static void put_item(Canvas *canvas, const char *text, unsigned indent)
+/* A part of a list, on this line if it fits, else on the next, indented. */
+static void put_item(Canvas *canvas, const char *text, gboolean first, unsigned indent)
 {
-    if (canvas->column > indent && canvas->column + g_utf8_strlen(text, -1) + 2 > canvas->width) {
-        g_string_append(canvas->out, ",\n");
+    unsigned needed = (unsigned)g_utf8_strlen(text, -1) + 2;
+
+    if (canvas->column > indent && canvas->column + needed > canvas->width) {
+        g_string_append(canvas->out, first ? "\n" : ",\n");
         canvas->column = 0;
-        put_text(canvas, "%*s", (int)indent, "");
-    } else if (canvas->column > indent) {
-        put_text(canvas, ", ");
+        put_text(canvas, "%*s%s", (int)indent, "", text);
+    } else {
+        put_text(canvas, "%s %s", first ? "" : ",", text);
     }
-    put_text(canvas, "%s", text);
 }
 
 static void put_pu(Canvas *canvas, unsigned pu)
@@ -191,20 +192,28 @@ static void draw_cores(Canvas *canvas, GPtrArray *cores)
         put_char(canvas, '\n');
 }
 
-/* "28 of 32 GiB free", "2 MiB pages: 100 of 512 free". */
+/* For a node which is nobody's home: where it is. */
+static void put_neighbour(Canvas *canvas, const HostNode *node, unsigned indent)
+{
+    int pu = hwloc_bitmap_first(node->pus);
+    const HostNode *home = pu >= 0 ? host_home_node(canvas->host, (unsigned)pu) : NULL;
+    g_autofree char *text = home ? g_strdup_printf("beside node %u", home->node) : g_strdup("no CPUs");
+
+    if (home != node)
+        put_item(canvas, text, FALSE, indent);
+}
+
+/* "32 GiB, 28 GiB free, 100 of 512 pages of 2 MiB free". */
 static void draw_memory(Canvas *canvas, const HostNode *node)
 {
     g_autofree char *total = size_format_rounded(node->memory_bytes);
 
-    put_text(canvas, "  node %u: ", node->node);
-    unsigned indent = canvas->column;
+    put_text(canvas, "  node %u:", node->node);
+    unsigned indent = canvas->column + 1;
 
-    if (node->memory_bytes == HOST_BYTES_UNKNOWN)
-        put_item(canvas, "memory not told", indent);
-    else
-        put_item(canvas, total, indent);
+    put_item(canvas, node->memory_bytes == HOST_BYTES_UNKNOWN ? "memory not told" : total, TRUE, indent);
     if (node->kind)
-        put_item(canvas, node->kind, indent);
+        put_item(canvas, node->kind, FALSE, indent);
     for (guint i = 0; i < node->pages->len; i++) {
         const HostPages *pages = &g_array_index(node->pages, HostPages, i);
         g_autofree char *size = size_format_rounded(pages->page_bytes);
@@ -220,10 +229,9 @@ static void draw_memory(Canvas *canvas, const HostNode *node)
                                    size);
         else
             item = g_strdup_printf("%" G_GUINT64_FORMAT " pages of %s", pages->total, size);
-        put_item(canvas, item, indent);
+        put_item(canvas, item, FALSE, indent);
     }
-    if (hwloc_bitmap_iszero(node->pus))
-        put_item(canvas, "no CPUs", indent);
+    put_neighbour(canvas, node, indent);
     put_char(canvas, '\n');
 }
 
@@ -289,19 +297,14 @@ static void draw_nodes(Canvas *canvas)
 static void draw_heading(Canvas *canvas)
 {
     const Host *host = canvas->host;
-    g_autoptr(GString) smt = g_string_new(NULL);
+    g_autofree char *smt = host->smt > 1 ? g_strdup_printf(", %u threads in a core", host->smt) : g_strdup("");
+    int count = hwloc_bitmap_weight(host->usable_pus);
+    g_autofree char *cpus = g_strdup_printf("%d CPU%s%s", count, count == 1 ? "" : "s", smt);
 
-    if (host->smt > 1)
-        g_string_printf(smt, ", %u threads in a core", host->smt);
-    put_text(canvas, "%s: ", host->description);
+    put_text(canvas, "%s:", host->description);
     if (host->cpu_model)
-        put_item(canvas, host->cpu_model, 0);
-    g_autofree char *cpus = g_strdup_printf("%d CPUs%s", hwloc_bitmap_weight(host->usable_pus), smt->str);
-
-    if (host->cpu_model)
-        put_item(canvas, cpus, 2);
-    else
-        put_text(canvas, "%s", cpus);
+        put_item(canvas, host->cpu_model, TRUE, 2);
+    put_item(canvas, cpus, !host->cpu_model, 2);
     put_char(canvas, '\n');
 }
 

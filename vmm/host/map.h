@@ -13,7 +13,8 @@
  * used before the next call only. */
 typedef const char *(*MapOwnerFunc)(unsigned pu, gpointer data);
 
-/* Appends the drawing to `out`. Lines are at most `width` columns wide (at least 40 are assumed) and end with a newline.
+/* Appends the drawing to `out`. Lines end with a newline and are at most `width` columns wide (at
+ * least 40 are assumed; a name longer than that has a line to itself).
  * `colours`: with ANSI escape sequences. `owner_of` may be NULL: all is free. */
 void map_text(const Host *host, MapOwnerFunc owner_of, gpointer data, unsigned width, gboolean colours, GString *out);
 

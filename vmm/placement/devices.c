@@ -11,9 +11,8 @@
 #include <string.h>
 
 /* PCI class codes: PCI Code and ID Assignment Specification. */
-enum { CLASS_NVME = 0x0108, CLASS_NETWORK = 0x02, CLASS_INFINIBAND = 0x0207, CLASS_DISPLAY = 0x03 };
-/* Graphics of board management controllers, which nobody means by a GPU. */
-enum { VENDOR_ASPEED = 0x1a03, VENDOR_MATROX = 0x102b };
+enum { CLASS_NVME = 0x0108, CLASS_NETWORK = 0x02, CLASS_INFINIBAND = 0x0207, CLASS_INFINIBAND_OLD = 0x0c06,
+       CLASS_DISPLAY = 0x03 };
 /* A match that takes more steps than this stays with the best found: hundreds of unlike devices only. */
 enum { STEPS_MAX = 20000, WANTED_MAX = 64 };
 
@@ -52,6 +51,20 @@ static gboolean is_busy_parent(const HostDevice *device)
     return device->vfs_enabled > 0;
 }
 
+/* Graphics of server boards and their management controllers, which nobody means by a GPU. */
+static gboolean is_board_graphics(const HostDevice *device)
+{
+    static const struct {
+        guint16 vendor, device; /* 0: all of the vendor's */
+    } boards[] = {{0x1a03, 0} /* ASPEED */, {0x102b, 0} /* Matrox */, {0x18ca, 0} /* XGI */, {0x19e5, 0x1711} /* Hisilicon */,
+                  {0x1002, 0x515e} /* ATI ES1000 */};
+
+    for (gsize i = 0; i < G_N_ELEMENTS(boards); i++)
+        if (device->vendor_id == boards[i].vendor && (!boards[i].device || device->device_id == boards[i].device))
+            return TRUE;
+    return FALSE;
+}
+
 static gboolean is_kind(const HostDevice *device, const char *kind)
 {
     guint32 class = device->class_code >> 8;
@@ -61,9 +74,9 @@ static gboolean is_kind(const HostDevice *device, const char *kind)
     if (is_busy_parent(device))
         return FALSE;
     if (strcmp(kind, "gpu") == 0)
-        return class >> 8 == CLASS_DISPLAY && device->vendor_id != VENDOR_ASPEED && device->vendor_id != VENDOR_MATROX;
+        return class >> 8 == CLASS_DISPLAY && !is_board_graphics(device);
     if (strcmp(kind, "ib") == 0)
-        return class == CLASS_INFINIBAND;
+        return class == CLASS_INFINIBAND || class == CLASS_INFINIBAND_OLD;
     if (strcmp(kind, "nic") == 0)
         return class >> 8 == CLASS_NETWORK && class != CLASS_INFINIBAND;
     return strcmp(kind, "nvme") == 0 && class == CLASS_NVME;
@@ -121,7 +134,7 @@ static char *describe_wanted(const SpecDevice *wanted)
 
     if (wanted->address)
         return g_strdup_printf("device '%s' (%s)", name, what);
-    return g_strdup_printf(wanted->kind ? "device '%s' (a %s)" : "device '%s' (on network '%s')", name, what);
+    return g_strdup_printf(wanted->kind ? "device '%s' (kind %s)" : "device '%s' (on network '%s')", name, what);
 }
 
 /* Whose a held device is, is not for every caller to know. */

@@ -94,22 +94,25 @@ static void take_units(Layout *layout)
     }
 }
 
-/* Whole cores may have more threads than there are vCPUs: the last core that can spare them does. */
+/* Whole cores may have more threads than there are vCPUs: the last core that can spare them does, or all do, where there is one
+ * core per cell. */
 static void leave_idle(Layout *layout)
 {
-    unsigned seats = 0, idle;
+    unsigned seats = 0, idle, cores = layout->taken->len, cpus = layout->search->want.cpus;
 
-    for (guint i = 0; i < layout->taken->len; i++)
+    for (guint i = 0; i < cores; i++)
         seats += g_array_index(layout->taken, Taken, i).used;
-    idle = seats - layout->search->want.cpus;
-    for (guint i = layout->taken->len; idle > 0 && i-- > 0;) {
+    idle = seats - cpus;
+    for (guint i = cores; idle > 0 && i-- > 0;) {
         Taken *taken = &g_array_index(layout->taken, Taken, i);
 
         if (taken->used <= idle)
             continue;
         taken->used -= idle;
-        idle = 0;
+        return;
     }
+    for (guint i = 0; idle > 0 && i < cores; i++)
+        g_array_index(layout->taken, Taken, i).used = cpus / cores + (i < cpus % cores);
 }
 
 static void seat_vcpus(Layout *layout)

@@ -9,6 +9,7 @@ static const struct {
 } criteria[] = {
     {COST_PACKAGES, "packages"},
     {COST_EVENNESS, "unequal NUMA cells (sum of squares)"},
+    {COST_INNER_PACKAGES, "packages"},
     {COST_PACKAGE_EVENNESS, "unequal packages (sum of squares)"},
     {COST_UNISOLATED, "cores outside the kernel's isolated ones"},
     {COST_SMALL_PAGES, "cells with 4K pages"},

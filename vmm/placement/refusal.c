@@ -149,7 +149,7 @@ static unsigned units_wanted(const Refusal *refusal)
     unsigned width = want->smt == SMT_SIBLINGS ? refusal->question->host->smt : 1;
 
     if (refusal->search->phases->len == 0) /* not one whole core is free */
-        return (want->cpus + width - 1) / width + (want->dedicated ? 1 : 0);
+        return MAX((want->cpus + width - 1) / width, MAX(want->numa_nodes, want->sockets)) + (want->dedicated ? 1 : 0);
     return first_phase(refusal)->want + first_phase(refusal)->extra;
 }
 
@@ -364,6 +364,7 @@ static gboolean refuse_locality(const Refusal *refusal)
     const Devices *devices = refusal->search->devices;
     g_autoptr(GPtrArray) advice = g_ptr_array_new_with_free_func(g_free);
     g_autoptr(GString) have = g_string_new(NULL), names = g_string_new(NULL);
+    unsigned most = 0, nearest = 0;
     g_autofree char *needs = count_units(refusal, units_wanted(refusal), refusal->question->full ? "" : "free ");
 
     for (unsigned i = 0; i < devices_count(devices); i++) {
@@ -372,14 +373,26 @@ static gboolean refuse_locality(const Refusal *refusal)
         if (devices_wanted(devices, i)->locality == LOCALITY_REQUIRED)
             g_string_append_printf(names, "%s'%s'", names->len ? ", " : "", name);
     }
-    for (guint i = 0; i < survey->nodes->len; i++)
-        if (devices_on_node(devices, i))
-            g_string_append_printf(have, "%snode %u has %u", have->len ? ", " : "", survey_node(survey, i)->host_node->node,
-                                   units_on(refusal, i));
+    for (guint i = 0; i < survey->nodes->len; i++) {
+        unsigned units = units_on(refusal, i), node = survey_node(survey, i)->host_node->node;
+
+        if (!devices_on_node(devices, i))
+            continue;
+        g_string_append_printf(have, "%snode %u has %u", have->len ? ", " : "", node, units);
+        if (units > most) {
+            most = units;
+            nearest = node;
+        }
+    }
     if (!have->len)
         g_string_append(have, "no NUMA node that the guest may use has such a device");
-    advise(advice, "locality=preferred");
+    else if (most < units_wanted(refusal) && !refusal->question->full) {
+        g_autofree char *missing = count_units(refusal, units_wanted(refusal) - most, "");
+
+        advise(advice, "free %s on node %u", missing, nearest);
+    }
     advise_changes(refusal, advice);
+    advise(advice, "locality=preferred");
     return refuse(refusal, advice, "needs %s, and their memory, on the NUMA node of device %s (locality=required); %s", needs,
                   names->str, have->str);
 }

@@ -44,6 +44,7 @@ typedef struct {
     gboolean even;        /* only equal cells, up to one unit */
     gboolean carries;     /* rounding matters, so all ways of it are tried */
     guint64 granules;
+    unsigned *room;       /* by node: the most for vCPUs that its units and its memory allow */
     unsigned *most;       /* [node x (cells + 1)]: the most that so many of this and later nodes have */
     unsigned *musts;      /* by node: how many of this and later ones must be in */
     Memo *memo;
@@ -140,7 +141,7 @@ static void list_steps(const Walk *walk, const State *state, GArray *steps)
     unsigned most, least = 1;
 
     if (may && left > later) {
-        most = MIN(left - later, shares_capacity(walk->shares, state->node));
+        most = MIN(left - later, walk->room[state->node]);
         if (walk->even) {
             least = total_units(walk) / walk->cells;
             most = MIN(most, least + (total_units(walk) % walk->cells != 0));
@@ -187,7 +188,8 @@ static Cost step_cost(const Walk *walk, const State *state, const Step *step)
 
     if (!step->take)
         return cost;
-    cost = cost_add(cost, cost_of(COST_PACKAGES, step->packages - (open ? 1 : 0)));
+    if (shares_packages(walk->shares, state->node) == 1)
+        cost = cost_add(cost, cost_of(COST_PACKAGES, !open));
     cost = cost_add(cost, cost_of(COST_EVENNESS, (guint64)step->take * step->take));
     if (walk->search->want.page_bytes == PAGES_AUTO)
         cost = cost_add(cost, cost_of(COST_SMALL_PAGES, step->row == PAGES_4K));
@@ -293,7 +295,7 @@ static gboolean rounding_matters(const Walk *walk)
         last = first + 1;
     }
     for (unsigned i = 0; i < survey->nodes->len; i++) {
-        for (unsigned take = first; take <= MIN(last, shares_capacity(walk->shares, i)); take++) {
+        for (unsigned take = first; take <= MIN(last, walk->room[i]); take++) {
             guint64 low = walk->granules * take / total, high = (walk->granules * take + total - 1) / total;
             const Node *node = survey_node(survey, i);
 
@@ -305,17 +307,39 @@ static gboolean rounding_matters(const Walk *walk)
     return FALSE;
 }
 
+/* What a node could take at most; the rounding of its memory is taken to be kind. */
+static unsigned find_room(const Walk *walk, unsigned node)
+{
+    const Want *want = &walk->search->want;
+    unsigned room = (int)node == walk->excluded ? 0 : MIN(shares_capacity(walk->shares, node), total_units(walk));
+    guint64 granule = want_granule(want);
+
+    while (room > 0) {
+        guint64 low = walk->granules * room / total_units(walk);
+
+        if (node_page_row(survey_node(walk->search->survey, node), want, low * granule) >= 0 ||
+            node_page_row(survey_node(walk->search->survey, node), want, (low + 1) * granule) >= 0)
+            break;
+        room--;
+    }
+    return room;
+}
+
 /* The sums of the largest capacities from each node on, and the nodes that must be in. */
 static void fill_bounds(Walk *walk)
 {
     unsigned nodes = walk->search->survey->nodes->len, stride = walk->cells + 1;
     g_autofree unsigned *top = g_new0(unsigned, stride); /* largest capacities so far, descending */
 
+    walk->room = g_new0(unsigned, nodes + 1);
     walk->most = g_new0(unsigned, (gsize)(nodes + 1) * stride);
     walk->musts = g_new0(unsigned, nodes + 1);
     for (unsigned i = nodes; i-- > 0;) {
-        unsigned capacity = (int)i == walk->excluded ? 0 : shares_capacity(walk->shares, i);
+        unsigned capacity;
 
+        walk->room[i] = find_room(walk, i);
+        /* The emulator's unit needs no memory. */
+        capacity = walk->room[i] ? MIN(walk->room[i] + walk->phase->extra, shares_capacity(walk->shares, i)) : 0;
         walk->musts[i] = walk->musts[i + 1] + (walk->must[i] != 0);
         for (unsigned c = 0; c < walk->cells; c++) {
             if (capacity > top[c]) {
@@ -348,33 +372,48 @@ static Cost walk_run(Walk *walk, gboolean even, GArray *cells)
     return cost;
 }
 
-/* Fewer packages than this cannot be. */
+static int compare_descending(gconstpointer a, gconstpointer b)
+{
+    unsigned x = *(const unsigned *)a, y = *(const unsigned *)b;
+
+    return (x < y) - (x > y);
+}
+
+/* How many of the largest `values` it takes to reach `need`. */
+static unsigned count_to_reach(GArray *values, unsigned need)
+{
+    unsigned count = 0;
+
+    g_array_sort(values, compare_descending);
+    for (unsigned sum = 0; sum < need && count < values->len; count++)
+        sum += g_array_index(values, unsigned, count);
+    return count;
+}
+
+/* Fewer packages than this cannot be: for their units, and for the number of nodes that they have. */
 static unsigned fewest_packages(const Walk *walk)
 {
     const Survey *survey = walk->search->survey;
-    g_autoptr(GArray) sums = g_array_new(FALSE, TRUE, sizeof(unsigned));
-    unsigned count = 0, sum = 0, need = total_units(walk) + walk->phase->extra;
+    g_autoptr(GArray) units = g_array_new(FALSE, TRUE, sizeof(unsigned)), nodes = g_array_new(FALSE, TRUE, sizeof(unsigned));
+    unsigned by_units, by_nodes;
 
+    for (unsigned i = 0; i < survey->nodes->len; i++) {
+        unsigned package = survey_node(survey, i)->package;
+
+        if (shares_packages(walk->shares, i) > 1)
+            return 0;
+        if (units->len <= package) {
+            g_array_set_size(units, package + 1);
+            g_array_set_size(nodes, package + 1);
+        }
+        g_array_index(units, unsigned, package) += walk->room[i];
+        g_array_index(nodes, unsigned, package) += walk->room[i] > 0;
+    }
     if (walk->search->want.sockets)
         return walk->search->want.sockets;
-    for (unsigned i = 0; i < survey->nodes->len; i++) {
-        if (shares_packages(walk->shares, i) > 1)
-            return 1;
-        if (sums->len <= survey_node(survey, i)->package)
-            g_array_set_size(sums, survey_node(survey, i)->package + 1);
-        g_array_index(sums, unsigned, survey_node(survey, i)->package) += shares_capacity(walk->shares, i);
-    }
-    while (sum < need && count < sums->len) {
-        unsigned best = 0;
-
-        for (guint i = 1; i < sums->len; i++)
-            if (g_array_index(sums, unsigned, i) > g_array_index(sums, unsigned, best))
-                best = i;
-        sum += g_array_index(sums, unsigned, best);
-        g_array_index(sums, unsigned, best) = 0;
-        count++;
-    }
-    return count;
+    by_units = count_to_reach(units, total_units(walk));
+    by_nodes = count_to_reach(nodes, walk->cells);
+    return MAX(by_units, by_nodes);
 }
 
 /* Equal cells are found at once. Where they are on the fewest packages nothing can be better; unequal ones have to be looked
@@ -403,6 +442,7 @@ static Cost solve_cells(const Search *search, unsigned phase, unsigned cells, co
         }
     }
     *ret_cut_short |= walk.cut_short;
+    g_free(walk.room);
     g_free(walk.most);
     g_free(walk.musts);
     return cost;
@@ -654,7 +694,11 @@ Search *search_new(const Survey *survey, const Devices *devices, const Want *wan
     for (unsigned i = 0; i < survey->width_count; i++) {
         unsigned width = survey->widths[i];
 
-        add_phase(search, (Phase){.width = width, .want = (want->cpus + width - 1) / width, .extra = extra});
+        unsigned cores = (want->cpus + width - 1) / width;
+
+        /* A cell and a package need a core at least, though its siblings stay idle. */
+        cores = MAX(cores, MAX(want->numa_nodes, want->sockets));
+        add_phase(search, (Phase){.width = width, .want = cores, .extra = extra});
     }
     /* Threads of unlike cores together; where no whole cores give exactly so many, cores that can spare the idle ones. */
     for (unsigned idle = 0; survey->width_count > 1 && !extra && survey->widths[1] > idle; idle++)

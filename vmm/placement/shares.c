@@ -41,8 +41,8 @@ static const struct {
     gboolean high;
     unsigned shift, bits;
 } cost_fields[COST_FIELDS] = {
-    [COST_PACKAGES] = {TRUE, 96, 16}, [COST_EVENNESS] = {TRUE, 64, 32}, [COST_PACKAGE_EVENNESS] = {TRUE, 32, 32},
-    [COST_UNISOLATED] = {TRUE, 16, 16}, [COST_SMALL_PAGES] = {TRUE, 0, 16}, [COST_L3S] = {FALSE, 48, 16},
+    [COST_PACKAGES] = {TRUE, 112, 16}, [COST_EVENNESS] = {TRUE, 80, 32}, [COST_INNER_PACKAGES] = {TRUE, 64, 16},
+    [COST_PACKAGE_EVENNESS] = {TRUE, 32, 32}, [COST_UNISOLATED] = {TRUE, 16, 16}, [COST_SMALL_PAGES] = {TRUE, 0, 16}, [COST_L3S] = {FALSE, 48, 16},
     [COST_PARTIAL_L3S] = {FALSE, 32, 16}, [COST_PARTIAL_NODES] = {FALSE, 16, 16}, [COST_LEFTOVER] = {FALSE, 0, 16},
 };
 
@@ -188,7 +188,10 @@ static Cost region_cost(const Shares *shares, const Node *node, unsigned region,
 
     if (take > share->capacity)
         return COST_NONE;
-    return cost_add(share->best[0][take], node->regions > 1 ? cost_of(COST_PACKAGE_EVENNESS, (guint64)take * take) : COST_ZERO);
+    return node->regions == 1 || take == 0
+               ? share->best[0][take]
+               : cost_add(share->best[0][take], cost_add(cost_of(COST_INNER_PACKAGES, 1),
+                                                         cost_of(COST_PACKAGE_EVENNESS, (guint64)take * take)));
 }
 
 /* Regions r and later of a node of several packages. */

@@ -20,9 +20,10 @@ typedef struct {
 } Cost;
 
 typedef enum {
-    COST_PACKAGES,    /* packages touched */
+    COST_PACKAGES,    /* packages touched, of nodes that lie in one */
     COST_EVENNESS,    /* sum of squares of the units per cell: least where cells are equal */
-    COST_PACKAGE_EVENNESS, /* the same for packages in a node of several (the emulator's unit counted) */
+    COST_INNER_PACKAGES,   /* in nodes of several packages: packages touched, */
+    COST_PACKAGE_EVENNESS, /* and the sum of squares of the units in each (the emulator's counted) */
     COST_UNISOLATED,  /* units outside the PUs that the kernel isolates */
     COST_SMALL_PAGES, /* cells with 4 KiB pages, where the request leaves the size to us */
     COST_L3S,         /* L3s touched */
@@ -170,7 +171,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Shares, shares_free)
 unsigned shares_capacity(const Shares *shares, unsigned i);
 unsigned shares_packages(const Shares *shares, unsigned i);
 /* Least cost of taking `count` over exactly `packages` packages (0 and 0 for not touching it): COST_UNISOLATED, COST_L3S,
- * COST_PARTIAL_*, COST_LEFTOVER, COST_PACKAGE_EVENNESS. COST_NONE where it cannot be. */
+ * COST_PARTIAL_*, COST_LEFTOVER, COST_INNER_PACKAGES, COST_PACKAGE_EVENNESS. COST_NONE where it cannot be. */
 Cost shares_cost(const Shares *shares, unsigned i, unsigned packages, unsigned count);
 /* The units themselves: appends unsigned indices into survey->units, in the order of slices. */
 void shares_pick(const Shares *shares, unsigned i, unsigned packages, unsigned count, GArray *units);
