@@ -25,7 +25,8 @@
 #include <termios.h>
 #include <unistd.h>
 
-/* A port whose other end is closed is readable (and hung up) all the time: looked at this often instead of polled. */
+/* A port whose other end is closed is readable (and hung up) all the time: looked at this often instead of polled. As
+ * process 1 the agent is there before its port: the pauses begin with 1 ms and double up to these. */
 #define HUNG_PAUSE_MS 100
 #define MISSING_PAUSE_MS 1000
 #define READS_PER_ROUND 32
@@ -42,6 +43,7 @@ typedef struct {
     bool hung_up;
     bool more; /* is due than the queue had room for */
     bool grow_root;
+    int pause_ms; /* the last pause */
     unsigned turn; /* the command that is read first, for fairness */
     int wake;
     struct pollfd polls[3 + 3 * PROTOCOL_STREAMS_MAX];
@@ -265,12 +267,14 @@ static int wait_ms(Agent *agent)
 
     if (is_draining(agent))
         return 0;
-    if (agent->port < 0 && agent->listener < 0)
+    if ((agent->port < 0 && agent->listener < 0) || (agent->grow_root && !agent->hung_up))
         pause = MISSING_PAUSE_MS;
     else if (agent->hung_up && agent->port >= 0)
         pause = HUNG_PAUSE_MS;
-    else if (agent->grow_root)
-        pause = MISSING_PAUSE_MS;
+    if (pause < 0)
+        agent->pause_ms = 0;
+    else
+        pause = agent->pause_ms = agent->pause_ms * 2 + 1 < pause ? agent->pause_ms * 2 + 1 : pause;
     return pause < 0 || (timer >= 0 && timer < pause) ? timer : pause;
 }
 
