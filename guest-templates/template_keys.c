@@ -49,6 +49,8 @@ const Key template_keys[] = {
     {.group = "build", .key = "method", .type = KEY_CHOICE, .choices = "mmdebstrap", .help = "how the image is built"},
     {.group = "build", .key = "suite", .type = KEY_NAME, .help = "suite of the distribution: bookworm"},
     {.group = "build", .key = "packages", .type = KEY_STRING, .help = "packages to install, separated by white space"},
+    {.group = "build", .key = "security", .type = KEY_BOOL, .fallback = "true",
+     .help = "take the distribution's security updates too; false for a suite whose updates are archived"},
     {.group = "build", .key = "root-device", .type = KEY_STRING, .fallback = "/dev/vda",
      .help = "the root disk as the guest's kernel names it"},
     {0},
