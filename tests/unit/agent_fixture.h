@@ -170,8 +170,8 @@ static inline void wait_end(Run *run)
 static inline void assert_end(Run *run, ChannelEnd end, int value)
 {
     wait_end(run);
-    g_assert_cmpint(run->ended.end, ==, end);
-    g_assert_cmpint(run->ended.value, ==, value);
+    if (run->ended.end != end || run->ended.value != value)
+        g_error("a command ended with %d, value %d, wanted %d, value %d", run->ended.end, run->ended.value, end, value);
     g_assert_cmpuint(run->ended.n_calls, ==, 1);
 }
 

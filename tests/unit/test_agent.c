@@ -385,7 +385,9 @@ static Run *start_stubborn(Channel *channel, int *ret_leader, int *ret_child)
 
 static void test_end(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
 {
-    g_autoptr(Run) polite = run_start(fixture->channel, "sh", "-c", "trap 'exit 4' HUP; echo ready; while :; do sleep 0.01; done");
+    g_autoptr(Run) polite = run_start(fixture->channel, "sh", "-c",
+                                      "trap 'echo bye; exit 4' HUP; echo ready; while :; do sleep 0.01; done");
+    g_autoptr(Run) stalled = run_start(fixture->channel, "yes");
     g_autoptr(Run) stopped = run_start(fixture->channel, "sh", "-c", "echo ready; kill -STOP $$");
     g_autoptr(GError) error = NULL;
     g_autoptr(Run) stubborn = NULL;
@@ -393,7 +395,12 @@ static void test_end(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
 
     read_until(polite->streams.stdout_fd, polite->output, "ready\n");
     g_assert_true(channel_end(fixture->channel, polite->id, &error));
+    run_talk(polite, NULL, 0);
     assert_end(polite, CHANNEL_EXITED, 4);
+    assert_bytes(polite->output, "ready\nbye\n");
+    read_until(stalled->streams.stdout_fd, stalled->output, "y\n");
+    g_assert_true(channel_end(fixture->channel, stalled->id, &error)); /* its output is never read */
+    assert_end(stalled, CHANNEL_SIGNALED, SIGHUP);
     read_until(stopped->streams.stdout_fd, stopped->output, "ready\n");
     g_assert_true(channel_end(fixture->channel, stopped->id, &error));
     assert_end(stopped, CHANNEL_SIGNALED, SIGHUP);

@@ -161,6 +161,8 @@ void stream_main_ended(Command *command)
         /* A background child may keep the pipe open and write for ever. */
         if (!command->pty && ioctl(command->fds[fd], FIONREAD, &held) < 0)
             held = 0;
+        if (command->kill_at_ms && (uint32_t)held > command->credit[fd]) /* its client may never read on */
+            held = (int)command->credit[fd];
         command->drain[fd] = command->pty ? PTY_HOLDS_MAX : held;
         if (command->drain[fd] == 0)
             output_ended(command, fd);
