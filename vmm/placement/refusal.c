@@ -238,9 +238,20 @@ static gboolean refuse_total(const Refusal *refusal, unsigned wanted, unsigned h
 
     /* Whose they are is not for every caller to know: the ledger's owner tells. */
     if (refusal->question->ledger->entries->len && !refusal->question->full)
-        advise(advice, "free %u that other guests hold", wanted - have);
+        advise(advice, "free %u that other guests hold", MAX(wanted, have + 1) - have);
     advise_smaller(refusal, advice);
     advise_changes(refusal, advice);
+    if (have >= wanted && survey->width_count > 1) {
+        unsigned threads = 0;
+
+        for (guint i = 0; i < survey->units->len; i++)
+            threads += survey_unit(survey, i)->width;
+        return refuse(refusal, advice, "needs %u %sthreads of whole cores; %s %u", refusal->search->want.cpus, adjective, where,
+                      threads);
+    }
+    if (have >= wanted)
+        return refuse(refusal, advice, "needs %s, the emulator's (dedicated) on the same NUMA node as some of the others; no "
+                      "choice of nodes has that", needs);
     return refuse(refusal, advice, "needs %s; %s %u", needs, where, have);
 }
 
