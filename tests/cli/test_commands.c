@@ -341,6 +341,36 @@ static void test_map(void)
     check_hvm(NULL, "map --host /nonexistent", 3, "", "hvm: cannot read host file /nonexistent: No such file or directory\n");
 }
 
+static void test_verify(void)
+{
+    FakeHvmd *fake = fake_new();
+
+    fake_reply(fake, "Verify",
+               "{'findings': <[{'what': <'vCPU 0'>, 'promised': <'PU 3'>, 'found': <'PU 3'>, 'state': <'ok'>}]>, "
+               "'differences': <uint32 0>}");
+    g_auto(HvmRun) kept = run_hvm(fake, NULL, "verify g");
+
+    g_assert_cmpint(kept.status, ==, 0);
+    fake_reply(fake, "Verify",
+               "{'findings': <[{'what': <'cell 0'>, 'promised': <'node 0'>, 'found': <'node 1'>, 'state': <'differs'>}]>, "
+               "'differences': <uint32 1>}");
+    fake_reply(fake, "List", "{'guests': <[{'name': <'a'>, 'state': <'off'>}, {'name': <'b'>, 'state': <'running'>}]>}");
+    g_auto(HvmRun) differs = run_hvm(fake, NULL, "verify --all");
+
+    g_assert_cmpint(differs.status, ==, 8);
+    g_assert_true(g_str_has_prefix(differs.output, "GUEST  WHAT    STATE    PROMISED  FOUND\n"
+                                                   "b      cell 0  differs  node 0    node 1\n"));
+    g_auto(HvmRun) json = run_hvm(fake, NULL, "verify g --json");
+
+    g_assert_cmpint(json.status, ==, 8);
+    g_assert_nonnull(strstr(json.output, "\"differences\" : 1"));
+    check_hvm(fake, "verify", 2, "", "hvm: verify: wanted names of guests or --all, found neither\n");
+    check_hvm(fake, "verify g --all", 2, "", "hvm: verify: wanted names of guests or --all, found both\n");
+    fake_error(fake, "Verify", HVM_ERROR_BUSY, "guest 'g' is not running");
+    check_hvm(fake, "verify g", 6, "", "hvm: guest 'g' is not running\n");
+    fake_free(fake);
+}
+
 static void test_logs(void)
 {
     FakeHvmd *fake = fake_new();
@@ -421,6 +451,7 @@ int main(int argc, char **argv)
     g_test_add_func("/cli/doctor", test_doctor);
     g_test_add_func("/cli/plan", test_plan);
     g_test_add_func("/cli/map", test_map);
+    g_test_add_func("/cli/verify", test_verify);
     g_test_add_func("/cli/logs", test_logs);
     g_test_add_func("/cli/hang-up", test_hang_up);
     g_test_add_func("/cli/full-output", test_full_output);

@@ -36,7 +36,8 @@ Colour table_state_colour(const char *word)
         const char *word;
         Colour colour;
     } words[] = {{"running", COLOUR_GOOD}, {"ok", COLOUR_GOOD},     {"starting", COLOUR_WARNING}, {"stopping", COLOUR_WARNING},
-                 {"paused", COLOUR_WARNING}, {"warning", COLOUR_WARNING}, {"crashed", COLOUR_BAD},    {"failure", COLOUR_BAD}};
+                 {"paused", COLOUR_WARNING}, {"warning", COLOUR_WARNING}, {"crashed", COLOUR_BAD},    {"failure", COLOUR_BAD},
+                 {"differs", COLOUR_BAD}};
 
     for (gsize i = 0; i < G_N_ELEMENTS(words); i++)
         if (strcmp(word, words[i].word) == 0)
