@@ -175,14 +175,14 @@ static gboolean check_synthetic_size(const char *text)
     return TRUE;
 }
 
-/* hwloc aborts on a level of memory-side caches. It tells types by their first letters, in any case. */
+/* hwloc aborts on a level of memory-side caches. It tells types by their first letters, in any case; no other has these. */
 static gboolean names_memory_cache(const char *text)
 {
     int inside = 0;
 
     for (const char *at = text; *at; at++) {
         inside += (*at == '(') - (*at == ')');
-        if (!inside && g_ascii_strncasecmp(at, "mem", 3) == 0 && (at == text || !g_ascii_isalnum(at[-1])))
+        if (!inside && g_ascii_strncasecmp(at, "mem", 3) == 0)
             return TRUE;
     }
     return FALSE;
