@@ -210,6 +210,7 @@ static Image *build_locked(Build *build, GError **error)
         return NULL;
     if (note)
         build_progress(build, note, 0.0);
+    build->profile = profile;
     build->staging = image_store_stage(build->store, &staging_fd, error);
     if (!build->staging)
         return NULL;

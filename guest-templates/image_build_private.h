@@ -9,6 +9,7 @@ typedef struct {
     ImageStore *store;
     const Template *template;
     Settings *settings; /* the template's, with defaults */
+    const Settings *profile; /* what the operating system can drive: [os] */
     const char *agent_path;
     char *suite;
     char *packages; /* separated by commas */
