@@ -63,12 +63,7 @@ static gboolean check_image(Guests *guests, Guest *guest, GError **error)
         g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE, "its disk %s is missing", real->disk_path);
         return FALSE;
     }
-    g_autofree char *old_image = real->image_path, *old_kernel = real->kernel_path, *old_initrd = real->initrd_path;
-
-    real->image_path = g_strdup(image->root_path);
-    real->kernel_path = g_strdup(image->kernel_path);
-    real->initrd_path = g_strdup(image->initrd_path);
-    return TRUE;
+    return guest_set_image(real, image, error);
 }
 
 /* Solves on a fresh snapshot and writes the promise, in one go. */
@@ -126,6 +121,8 @@ static gboolean attach_network(Guests *guests, Guest *guest, GError **error)
     real->mac = mac;
     g_free(real->address);
     real->address = address;
+    g_free(real->boot_address);
+    real->boot_address = nat_describe_address(address);
     g_mutex_unlock(&guests->lock);
     return TRUE;
 }
@@ -148,9 +145,9 @@ static gboolean check_threads(Guests *guests, Guest *guest, GError **error)
     return difference == NULL;
 }
 
-gboolean guest_wait_for_agent(Guests *guests, Guest *guest, GError **error)
+gboolean guest_wait_for_agent(Guests *guests, Guest *guest, unsigned timeout_s, GError **error)
 {
-    g_autoptr(ChannelBox) channel = guest_channel(guests, guest, guest->real->spec->boot_timeout_s * 1000, error);
+    g_autoptr(ChannelBox) channel = guest_channel(guests, guest, timeout_s * 1000, error);
 
     if (channel)
         return TRUE;
@@ -219,7 +216,7 @@ gboolean guests_start(Guests *guests, const Caller *caller, const char *name, gb
     guest_end(guests, guest);
     if (good && wait) {
         progress("waiting for its agent", data);
-        good = guest_wait_for_agent(guests, started, error);
+        good = guest_wait_for_agent(guests, started, started->real->spec->boot_timeout_s, error);
     }
     if (!good)
         guest_prefix_error(error, name);
