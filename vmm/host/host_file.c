@@ -216,7 +216,7 @@ static Host *load_synthetic(const char *where, GError **error)
     if (hwloc_topology_set_synthetic(topology, text) < 0 || hwloc_topology_load(topology) < 0) {
         hwloc_topology_destroy(topology);
         host_refuse(error, where,
-                    "not hwloc's synthetic syntax: wanted such as 'synthetic:package:2 numa:1(memory=64GB) core:8 pu:2'");
+                    "not hwloc's synthetic syntax: wanted 'synthetic:package:2 numa:1(memory=64GB) core:8 pu:2'");
         return NULL;
     }
     return read_host(HOST_SYNTHETIC, where, topology, error);
