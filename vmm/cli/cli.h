@@ -123,6 +123,9 @@ GVariant *cli_name_request(const char *name, GError **error);
  * failure gives the exit status. */
 int cli_each_guest(Cli *cli, gboolean (*one)(Cli *cli, const char *name, GError **error));
 
+/* With --verbose, a line on standard error with its time. */
+void cli_note(const Cli *cli, const char *text);
+
 /* Prints "hvm: ..." on standard error: one line, the error's message escaped. */
 void cli_report(const GError *error);
 
