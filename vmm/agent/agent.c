@@ -400,5 +400,7 @@ int main(int argc, char **argv)
     }
     if (agent.listen_path)
         unlink(agent.listen_path);
+    else if (getpid() == 1) /* of a vm: the kernel would panic */
+        system_power_off(agent.power_off_program, true);
     return 0;
 }

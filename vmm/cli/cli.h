@@ -122,6 +122,9 @@ GVariant *cli_name_request(const char *name, GError **error);
 /* Runs `one` for every argument as the name of a guest; an error is printed at once. Returns the exit status of the first failure. */
 int cli_each_guest(Cli *cli, gboolean (*one)(Cli *cli, const char *name, GError **error));
 
+/* With --verbose, a line on standard error with its time. */
+void cli_note(const Cli *cli, const char *text);
+
 /* Prints "hvm: ..." on standard error: one line, the error's message escaped. */
 void cli_report(const GError *error);
 

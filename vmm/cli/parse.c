@@ -15,7 +15,7 @@ const Option global_options[] = {
     {.name = "version", .help = "print the version of hvm"},
     {.name = "socket", .argument = "PATH", .kind = WORD_FILE,
      .help = "where hvmd listens (default: $HVM_SOCKET or " CLIENT_SOCKET ")"},
-    {.name = "verbose", .letter = 'v', .help = "print progress as lines where it is not on a terminal"},
+    {.name = "verbose", .letter = 'v', .help = "print progress as lines, each with its time"},
     {0},
 };
 

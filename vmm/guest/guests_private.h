@@ -18,6 +18,7 @@ typedef struct {
     const char *operation;   /* "create", "start", ...: static text; NULL: none. Under the lock */
     gboolean creating;       /* not to be seen yet */
     gboolean gone;           /* destroyed: not in the table any more */
+    gboolean leaving;        /* ephemeral, and about to be destroyed. Under the lock */
     gboolean reconcile_queued;
     GCancellable *life;      /* cancelled when the guest stops; a new one at each start. Under the lock */
     GMutex channel_lock;
@@ -73,6 +74,7 @@ gboolean guest_set_image(RuntimeGuest *real, const Image *image, GError **error)
 /* Takes the name, under the user's limit; the guest is not to be seen until guest_publish(). EXISTS, DENIED. */
 gboolean guest_take_name(Guests *guests, const Caller *caller, Guest *guest, GError **error);
 void guest_publish(Guests *guests, Guest *guest);
+void guest_set_leaving(Guests *guests, Guest *guest, gboolean leaving);
 /* Takes it out of the table for good. */
 void guest_forget(Guests *guests, Guest *guest);
 /* From off to running, or back to off. With the operation held. */

@@ -11,8 +11,8 @@
 #include "hvm_error.h"
 #include "step.h"
 
-/* For the first of two attempts to boot to the agent alone, which takes seconds; the second gets all of [boot] timeout. */
-enum { FIRST_TIMEOUT_S = 30 };
+/* A boot to the agent alone takes seconds: the first of two attempts gets this part of [boot] timeout, the second all of it. */
+enum { FIRST_PART = 3 };
 
 typedef struct {
     Guests *guests;
@@ -62,6 +62,7 @@ static gboolean attempt(const Run *run, unsigned timeout_s, gboolean *ret_booted
 
     if (bring_up(run, timeout_s, ret_booted, error))
         return TRUE;
+    guest_set_leaving(run->guests, run->guest, g_cancellable_is_cancelled(run->cancellable));
     if (!guest_take_away(run->guests, run->guest, &ignored)) {
         g_warning("guest '%s': something stays behind until the next start: %s", run->guest->real->spec->name, ignored->message);
         *ret_booted = FALSE;
@@ -72,7 +73,7 @@ static gboolean attempt(const Run *run, unsigned timeout_s, gboolean *ret_booted
 static gboolean attempt_twice(const Run *run, GError **error)
 {
     const Spec *spec = run->guest->real->spec;
-    unsigned first_s = spec->init == INIT_AGENT ? MIN(FIRST_TIMEOUT_S, spec->boot_timeout_s) : spec->boot_timeout_s;
+    unsigned first_s = spec->init == INIT_AGENT ? spec->boot_timeout_s / FIRST_PART + 1 : spec->boot_timeout_s;
     g_autoptr(GError) local = NULL;
     g_autofree char *text = NULL;
     gboolean booted = FALSE;

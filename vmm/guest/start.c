@@ -16,6 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { LEAVING_WAIT_S = 20 };
+
 typedef struct {
     Guests *guests;
     Guest *guest;
@@ -92,6 +94,40 @@ static gboolean reserve(Guests *guests, const Caller *caller, Guest *guest, GErr
     }
     g_mutex_unlock(&guests->lock);
     return real->placement != NULL;
+}
+
+/* Waits until something changes, if a guest is about to go whose owner has left it. */
+static gboolean wait_for_leaving(Guests *guests, gint64 deadline_us)
+{
+    GHashTableIter iter;
+    Guest *guest = NULL;
+    gboolean some = FALSE;
+
+    g_mutex_lock(&guests->lock);
+    g_hash_table_iter_init(&iter, guests->table);
+    while (!some && g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
+        some = guest->leaving;
+    some = some && g_cond_wait_until(&guests->changed, &guests->lock, deadline_us);
+    g_mutex_unlock(&guests->lock);
+    return some;
+}
+
+/* One `run` after another needs no more room than one alone, though the first's guest takes a moment to go. */
+static gboolean reserve_patiently(Guests *guests, const Caller *caller, Guest *guest, GError **error)
+{
+    gint64 deadline_us = g_get_monotonic_time() + LEAVING_WAIT_S * G_TIME_SPAN_SECOND;
+
+    for (;;) {
+        g_autoptr(GError) local = NULL;
+
+        if (reserve(guests, caller, guest, &local))
+            return TRUE;
+        if ((!g_error_matches(local, HVM_ERROR, HVM_ERROR_NO_PLACEMENT) && !g_error_matches(local, HVM_ERROR, HVM_ERROR_DENIED)) ||
+            !wait_for_leaving(guests, deadline_us)) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return FALSE;
+        }
+    }
 }
 
 /* The folder of its sockets, QEMU's user's own. Left in place when the guest stops: destroy removes it. */
@@ -176,7 +212,7 @@ gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, Gues
     if (!choose_accelerator(guests, guest, error) || !check_image(guests, guest, error))
         return FALSE;
     progress("finding cores and pages", data);
-    if (!reserve(guests, caller, guest, error))
+    if (!reserve_patiently(guests, caller, guest, error))
         return FALSE;
     undo_push(undo, "promise", undo_reserve, &pair, NULL);
     guest_emit(guests, guest, guest_state_name(GUEST_STARTING));
