@@ -147,6 +147,8 @@ Settings *cli_settings(const Cli *cli, GError **error)
         if (!settings_set_name(settings, name, value, "request", error))
             return NULL;
     }
+    if (!device_options_set(settings, cli_values(cli, device_option.name), error))
+        return NULL;
     return g_steal_pointer(&settings);
 }
 

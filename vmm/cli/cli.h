@@ -53,6 +53,8 @@ extern const Command commands[];
 /* Options that every command takes, before or behind its name; ended by name NULL. */
 extern const Option global_options[];
 extern const Option json_option;
+/* The one option of a guest that sets several keys, those of a group [device NAME] (device.c). */
+extern const Option device_option;
 
 struct Cli {
     const Command *command; /* NULL until one is named */
@@ -100,6 +102,12 @@ void help_print_wrapped(FILE *out, const char *text, int indent, int column);
 unsigned cli_width(FILE *out);
 /* "-n, --lines N". Caller frees. */
 char *help_option(const Option *option);
+
+/* device.c */
+
+/* Sets in `settings` (over template_keys[], origin "request") what the values of --device say, each a group of its own. INVALID
+ * naming the option. */
+gboolean device_options_set(Settings *settings, const char *const *values, GError **error);
 
 /* call.c */
 

@@ -51,11 +51,16 @@ typedef struct {
     uid_t qemu_uid;
     gid_t qemu_gid;
     hwloc_bitmap_t housekeeping; /* PUs kept for the node, or empty */
+    GPtrArray *devices;         /* of SpecDevice: what users other than root may ask for, or NULL; see devices_parse_allowed() */
     unsigned limit_guests;      /* per user other than root; 0: no limit */
     unsigned limit_cpus;        /* of running guests */
     guint64 limit_memory_bytes; /* of running guests */
     guint64 limit_pages_bytes;  /* of running guests, in huge pages */
 } GuestsConfig;
+
+/* Reads the list of hvmd.conf's [devices] allow: kinds, PCI addresses and names of interfaces, separated by white space or commas. INVALID.
+ * Caller unrefs. */
+GPtrArray *devices_parse_allowed(const char *text, GError **error);
 
 /* Opens the store, reads the topology, probes KVM, begins to connect to libvirt. `config` must outlive it. In the main thread,
  * before its loop runs. Recovery follows by itself, in a worker, each time libvirt answers. */

@@ -109,6 +109,11 @@ Host *guests_snapshot(Guests *guests, GError **error);
 gboolean limits_check_create(Guests *guests, const Caller *caller, GError **error);
 gboolean limits_check_start(Guests *guests, const Guest *guest, GError **error);
 
+/* Whether the caller may have the devices of a spec: all for root, else those that hvmd.conf lists. DENIED. */
+gboolean devices_check_right(const Host *host, const Spec *spec, const GPtrArray *allowed, uid_t uid, GError **error);
+/* Whether placed devices can be given away at all: without an IOMMU none can. HOST. */
+gboolean devices_check_iommu(const Host *host, const Placement *placement, GError **error);
+
 /* The agent's channel, opened where it is not; see exec.c. */
 typedef struct ChannelBox ChannelBox;
 ChannelBox *guest_channel(Guests *guests, Guest *guest, unsigned timeout_ms, GError **error);

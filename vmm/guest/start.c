@@ -74,7 +74,8 @@ static gboolean reserve(Guests *guests, const Caller *caller, Guest *guest, GErr
     RuntimeGuest *real = guest->real;
     g_autoptr(Host) fresh = guests_snapshot(guests, error);
 
-    if (!fresh)
+    /* hvmd.conf, or the node, may have changed since it was created. */
+    if (!fresh || !devices_check_right(fresh, real->spec, guests->config->devices, caller->uid, error))
         return FALSE;
     g_mutex_lock(&guests->lock);
 
@@ -82,7 +83,7 @@ static gboolean reserve(Guests *guests, const Caller *caller, Guest *guest, GErr
 
     if (placement) {
         real->placement = placement;
-        if (limits_check_start(guests, guest, error)) {
+        if (devices_check_iommu(fresh, placement, error) && limits_check_start(guests, guest, error)) {
             ledger_add(guests->ledger, placement_promise(placement, real->uuid, real->spec->name, real->owner_uid));
             guest->state = GUEST_STARTING;
             guest->told = GUEST_STARTING;

@@ -50,6 +50,8 @@ typedef struct {
     unsigned vfs_total;    /* SR-IOV capability, 0: none */
     unsigned vfs_enabled;
     char *interface;       /* name in the system: "ib0", "mlx5_0", "eth0", or NULL */
+    char *use;             /* why the node itself needs it, a clause ("a route of it goes through eth0"); NULL: it does not, or
+                            * the origin does not tell (only a live node and its captures do) */
     char *vendor_name;     /* for people, may be NULL */
     char *device_name;
 } HostDevice;

@@ -31,6 +31,7 @@ static char *format_device(const HostDevice *device)
     append_text(line, "physical", device->physical);
     append_text(line, "driver", device->driver);
     append_text(line, "interface", device->interface);
+    append_text(line, "use", device->use);
     append_text(line, "vendor", device->vendor_name);
     append_text(line, "device", device->device_name);
     return g_string_free(line, FALSE);
@@ -97,6 +98,8 @@ static gboolean parse_field(const Host *host, HostDevice *device, const char *ke
         return parse_text(&device->driver, value);
     if (strcmp(key, "interface") == 0)
         return parse_text(&device->interface, value);
+    if (strcmp(key, "use") == 0)
+        return parse_text(&device->use, value);
     if (strcmp(key, "vendor") == 0)
         return parse_text(&device->vendor_name, value);
     if (strcmp(key, "device") == 0)

@@ -24,6 +24,7 @@ void host_device_free(HostDevice *device)
     g_free(device->driver);
     g_free(device->physical);
     g_free(device->interface);
+    g_free(device->use);
     g_free(device->vendor_name);
     g_free(device->device_name);
     g_free(device);

@@ -50,6 +50,8 @@ void host_write_nodes(const Host *host, hwloc_topology_t topology);
 void host_read_devices(Host *host);
 gboolean host_read_captured_devices(Host *host, GError **error);
 void host_read_live_devices(Host *host);
+/* Fills in what the node itself uses of them (HostDevice.use). */
+void host_read_live_uses(Host *host);
 void host_write_devices(const Host *host, hwloc_topology_t topology);
 
 /* As host_new_from() and host_capture(), but in memory; `path` is for messages. For the
