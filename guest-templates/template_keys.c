@@ -36,12 +36,25 @@ const Key template_keys[] = {
     {.group = "network *", .key = "kind", .type = KEY_CHOICE, .choices = "nat|none", .fallback = "nat",
      .option = "network", .argument = "KIND", .help = "network: nat (with DHCP and DNS), or none"},
 
+    {.group = "device *", .key = "kind", .type = KEY_CHOICE, .choices = DEVICE_KINDS,
+     .help = "any free device of this kind: a GPU, an Ethernet or InfiniBand adapter, an NVMe drive, a virtual function"},
+    {.group = "device *", .key = "address", .type = KEY_PCI, .help = "the device at this PCI address"},
+    {.group = "device *", .key = "interface", .type = KEY_INTERFACE,
+     .help = "the device of this interface of the node or, where it has virtual functions, a free one of those"},
+    {.group = "device *", .key = "locality", .type = KEY_CHOICE, .choices = "any|preferred|required", .fallback = "preferred",
+     .help = "whether the guest has to be on the device's NUMA node: it must, it is if that costs no further node, or it need not"},
+
     {.group = "boot", .key = "accel", .type = KEY_CHOICE, .choices = "auto|kvm|tcg", .fallback = "auto", .option = "accel",
      .argument = "WHICH", .help = "accelerator; auto: KVM where a probe shows that it accelerates, else TCG"},
     {.group = "boot", .key = "autostart", .type = KEY_BOOL, .fallback = "false", .option = "autostart",
      .help = "start the guest when the node boots"},
     {.group = "boot", .key = "timeout", .type = KEY_UINT, .minimum = 1, .maximum = 3600, .fallback = "180",
      .option = "boot-timeout", .argument = "SECONDS", .help = "how long the guest may take until its agent answers"},
+    {.group = "boot", .key = "init", .type = KEY_CHOICE, .choices = "system|agent", .option = "init", .argument = "WHICH",
+     .help = "what the kernel starts: the whole system, or hvm's agent alone, which is far quicker (default: agent for run where the image "
+             "can, else system)"},
+    {.group = "boot", .key = "kaslr", .type = KEY_BOOL, .fallback = "false", .option = "kaslr",
+     .help = "with init=agent too, boot the packed kernel, which moves to a random address first"},
     {.group = "boot", .key = "kernel-arguments", .type = KEY_STRING, .help = "more arguments for the guest's kernel"},
 
     IMAGE_OS_KEYS,

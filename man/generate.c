@@ -153,6 +153,8 @@ static void put_guest_options(void)
             put_wanted(row);
         printf("Sets\n.Ic \"%s\" .\n", setting);
     }
+    put_option(&device_option);
+    puts("Sets the keys of\n.Ic \"[device NAME]\" .");
     puts(".El");
 }
 

@@ -162,7 +162,8 @@ void child_run(const ProtocolExec *exec)
     if (strchr(name, '/')) {
         int code = try_program(name, exec, argv, environment);
 
-        child_fail(code == ENOENT || code == ENOTDIR ? STATUS_NOT_FOUND : STATUS_CANNOT, "%s: %s", name, strerror(code));
+        child_fail(code == ENOENT || code == ENOTDIR ? STATUS_NOT_FOUND : STATUS_CANNOT, "%s: %s", name,
+                   strerror(code));
     }
     for (const char *at = search_path(environment), *end; at; at = *end ? end + 1 : NULL) {
         char *path;

@@ -1,6 +1,6 @@
 /*
- * Who a command runs as. Numbers come from the host; a number that the guest does not know gets a line in its /etc/passwd and
- * /etc/group and a home, so that programs which ask for a name find one. Runs in the child, as root.
+ * Who a command runs as. Numbers come from the host; a number that the guest does not know gets a line in its
+ * /etc/passwd and /etc/group and a home, so that programs which ask for a name find one. Runs in the child, as root.
  */
 #include "agent.h"
 
@@ -20,7 +20,8 @@
 #define LOCK_TRIES 150
 #define NAME_LENGTH_MAX 32
 
-/* What useradd takes, and the dots and capitals that sites have. Never a path, a colon, white space or a number alone. */
+/* What useradd takes, and the dots and capitals that sites have. Never a path, a colon, white space or a number
+ * alone. */
 static bool name_is_good(const char *name)
 {
     size_t length = strlen(name);
@@ -146,8 +147,8 @@ static void make_user(const ProtocolExec *exec)
         const char *home = home_is_good(exec->home) ? exec->home : "/";
 
         /* "*": no password, and none sought in /etc/shadow, where this user has no line. */
-        snprintf(line, sizeof(line), "%s:*:%u:%u::%s:%s\n", exec->user_name, (unsigned)exec->uid, (unsigned)exec->gid, home,
-                 default_shell());
+        snprintf(line, sizeof(line), "%s:*:%u:%u::%s:%s\n", exec->user_name, (unsigned)exec->uid, (unsigned)exec->gid,
+                 home, default_shell());
         if (append_line("/etc/passwd", line) && home[1])
             make_home(home, exec->uid, exec->gid);
     }

@@ -53,6 +53,8 @@ extern const Command commands[];
 /* Options that every command takes, before or behind its name; ended by name NULL. */
 extern const Option global_options[];
 extern const Option json_option;
+/* The one option of a guest that sets several keys, those of a group [device NAME] (device.c). */
+extern const Option device_option;
 
 struct Cli {
     const Command *command; /* NULL until one is named */
@@ -105,6 +107,12 @@ unsigned cli_width(FILE *out);
 /* "-n, --lines N". Caller frees. */
 char *help_option(const Option *option);
 
+/* device.c */
+
+/* Sets in `settings` (over template_keys[], origin "request") what the values of --device say, each a group of its own. INVALID
+ * naming the option. */
+gboolean device_options_set(Settings *settings, const char *const *values, GError **error);
+
 /* call.c */
 
 /* The connection, opened when first asked for. Owned by cli. */
@@ -128,6 +136,9 @@ GVariant *cli_name_request(const char *name, GError **error);
 /* Runs `one` for every argument as the name of a guest; an error is printed at once. Returns the exit status of the
  * first failure. */
 int cli_each_guest(Cli *cli, gboolean (*one)(Cli *cli, const char *name, GError **error));
+
+/* With --verbose, a line on standard error with its time. */
+void cli_note(const Cli *cli, const char *text);
 
 /* Prints "hvm: ..." on standard error: one line, the error's message escaped. */
 void cli_report(const GError *error);

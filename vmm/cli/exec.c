@@ -298,6 +298,7 @@ static char *run_guest(Cli *cli, GVariant *settings, GError **error)
     g_variant_dict_init(&request, NULL);
     g_variant_dict_insert(&request, "template", "s", cli_argument(cli, 0));
     g_variant_dict_insert_value(&request, "settings", settings);
+    cli_note(cli, "asking hvmd for a guest");
     if (!cli_call(cli, "Run", g_variant_dict_end(&request), FALSE, &reply, error))
         return NULL;
     if (!g_variant_lookup(reply, "name", "&s", &name) || !name_check(name, "guest name", NULL)) {
@@ -331,6 +332,7 @@ static int execute(Cli *cli, const char *name, GVariant *settings, GError **erro
     take_signals(&exec);
     if (owned_settings && !(exec.name = made = run_guest(cli, owned_settings, error)))
         return 1;
+    cli_note(cli, "starting the command");
     if (!start(&exec, request, error)) {
         terminal_restore();
         return 1;
@@ -340,6 +342,7 @@ static int execute(Cli *cli, const char *name, GVariant *settings, GError **erro
     while (!exec.broken_pipe && !(exec.waited ? exec.outputs == 0 : exec.error != NULL))
         g_main_context_iteration(NULL, TRUE);
     terminal_restore();
+    cli_note(cli, "the command has ended");
     if (exec.broken_pipe && pipe_before.sa_handler == SIG_DFL)
         die_by_signal(&exec, SIGPIPE);
     if (exec.error)

@@ -15,7 +15,7 @@ const Option global_options[] = {
     {.name = "version", .help = "print the version of hvm"},
     {.name = "socket", .argument = "PATH", .kind = WORD_FILE,
      .help = "where hvmd listens (default: $HVM_SOCKET or " CLIENT_SOCKET ")"},
-    {.name = "verbose", .letter = 'v', .help = "print progress as lines where it is not on a terminal"},
+    {.name = "verbose", .letter = 'v', .help = "print progress as lines, each with its time"},
     {0},
 };
 
@@ -66,6 +66,11 @@ static const Option *spec_options(void)
     return options;
 }
 
+const Option device_option = {
+    .name = "device", .argument = "[NAME=]WHICH[,locality=HOW]", .choices = DEVICE_KINDS, .repeatable = TRUE,
+    .help = "give the guest a PCI device of the node: WHICH is a kind (" DEVICE_KINDS "), a PCI address, or the name of an interface; "
+            "HOW is any, preferred (the default) or required; NAME is dev0, dev1 and so on unless it is given; may be repeated"};
+
 static void add_options(GPtrArray *all, const Option *options, const char *without)
 {
     for (const Option *option = options; option && option->name; option++)
@@ -80,6 +85,8 @@ GPtrArray *command_options(const Command *command)
     add_options(all, command->options, NULL);
     if (command->spec_options)
         add_options(all, spec_options(), command->without);
+    if (command->spec_options)
+        g_ptr_array_add(all, (gpointer)&device_option);
     if (command->json)
         g_ptr_array_add(all, (gpointer)&json_option);
     return all;

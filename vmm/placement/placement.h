@@ -72,6 +72,9 @@ typedef struct {
 Placement *placement_solve(const Host *host, const Spec *spec, const Ledger *ledger, const Allowed *allowed,
                            const PlacementPolicy *policy, GError **error);
 
+/* Whether `wanted` could be met by `device`, were it free and not in use by the node itself. */
+gboolean placement_device_would_do(const Host *host, const HostDevice *device, const SpecDevice *wanted);
+
 /* As placement_solve() on an empty ledger and full pools: refuses only what could never fit this node. For `create`. */
 gboolean placement_could_fit(const Host *host, const Spec *spec, const Allowed *allowed, const PlacementPolicy *policy,
                              GError **error);
