@@ -171,8 +171,13 @@ static void test_progress(void)
     fake_progress(fake, "waiting for the agent", -1);
     fake_reply(fake, "BuildTemplate", "{'revision': <'R'>, 'digest': <'sha256:00'>}");
     check_hvm(fake, "template build debian12", 0, "template 'debian12' is built: revision R\n  sha256:00\n", "");
-    check_hvm(fake, "template build debian12 -v", 0, "template 'debian12' is built: revision R\n  sha256:00\n",
-              " 50 %  installing\\x1b[2J packages\nwaiting for the agent\n");
+    /* Each line begins with the time since the first. */
+    g_auto(HvmRun) verbose = run_hvm(fake, NULL, "template build debian12 -v");
+
+    g_assert_true(g_regex_match_simple("^ +[0-9.]+ ms   50 %  installing\\\\x1b\\[2J packages\n"
+                                       " +[0-9.]+ ms  waiting for the agent\n$",
+                                       verbose.errors, 0, 0));
+    g_assert_cmpstr(verbose.output, ==, "template 'debian12' is built: revision R\n  sha256:00\n");
     check_hvm(fake, "template build debian12 --json", 0,
               "{\n  \"revision\" : \"R\",\n  \"digest\" : \"sha256:00\"\n}\n", "");
     fake_free(fake);
