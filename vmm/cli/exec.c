@@ -61,8 +61,8 @@ static void pass_signal(Exec *exec, int number)
     gboolean ends = number == SIGINT || number == SIGTERM || number == SIGHUP || number == SIGQUIT;
     GVariantDict request;
 
-    /* Before the command runs, and where hvmd does not take signals any more, hvm itself is what the signal ends; hvmd then
-     * ends the command with the connection. */
+    /* Before the command runs, and where hvmd does not take signals any more, hvm itself is what the signal ends; hvmd
+     * then ends the command with the connection. */
     if (!exec->number || (ends && exec->control_since && now - exec->control_since > CONTROL_PATIENCE_US))
         die_by_signal(exec, number);
     if (!exec->control_since)
@@ -101,7 +101,8 @@ static gboolean on_signal(int fd, GIOCondition condition G_GNUC_UNUSED, gpointer
     return G_SOURCE_CONTINUE;
 }
 
-/* Before any other thread is there, so that none of them takes the signals. Those which the caller ignores (nohup) stay so. */
+/* Before any other thread is there, so that none of them takes the signals. Those which the caller ignores (nohup) stay
+ * so. */
 static void take_signals(Exec *exec)
 {
     static const int passed[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
@@ -152,8 +153,8 @@ static gboolean add_directory(const Exec *exec, GVariantDict *request, GError **
     if (wanted && wanted[0] != '/') {
         g_autofree char *shown = hvm_escape(wanted, (gssize)MIN(strlen(wanted), 60));
 
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--cwd: wanted a path in the guest that begins with '/', found '%s'",
-                    shown);
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID,
+                    "--cwd: wanted a path in the guest that begins with '/', found '%s'", shown);
         return FALSE;
     }
     if (wanted || here[0] == '/')
@@ -266,10 +267,12 @@ static gboolean start(Exec *exec, GVariant *unnamed, GError **error)
     if (!client_call_fds(client, "Exec", g_variant_dict_end(&request), &reply, &fds, error))
         return FALSE;
     if (!g_variant_lookup(reply, "exec", "u", &exec->number) || !exec->number) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INTERNAL, "hvmd answered Exec wrongly: wanted the number of the command");
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INTERNAL,
+                    "hvmd answered Exec wrongly: wanted the number of the command");
         return FALSE;
     }
-    if ((input = client_take_fd(reply, fds, "stdin", error)) < 0 || (output = client_take_fd(reply, fds, "stdout", error)) < 0)
+    if ((input = client_take_fd(reply, fds, "stdin", error)) < 0 ||
+        (output = client_take_fd(reply, fds, "stdout", error)) < 0)
         return FALSE;
     if (!exec->tty && (errors = client_take_fd(reply, fds, "stderr", error)) < 0)
         return FALSE;
@@ -334,7 +337,8 @@ static int execute(Cli *cli, const char *name, GVariant *settings, GError **erro
         terminal_restore();
         return 1;
     }
-    /* After an error of hvmd's (it is gone) the output which is still on its way is written; after one of our own, nothing. */
+    /* After an error of hvmd's (it is gone) the output which is still on its way is written; after one of our own,
+     * nothing. */
     while (!exec.broken_pipe && !(exec.waited ? exec.outputs == 0 : exec.error != NULL))
         g_main_context_iteration(NULL, TRUE);
     terminal_restore();
