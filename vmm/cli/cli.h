@@ -15,7 +15,14 @@
 #include <stdio.h>
 
 /* What an argument or an option's value is: how the shell completes it, and what --help calls it. */
-typedef enum { WORD_OTHER, WORD_GUEST, WORD_TEMPLATE, WORD_FILE } WordKind;
+typedef enum {
+    WORD_OTHER,
+    WORD_GUEST,
+    WORD_TEMPLATE,
+    WORD_GUEST_OR_TEMPLATE,
+    WORD_FILE,
+    WORD_GUEST_FILE, /* a file, or guest:file */
+} WordKind;
 
 typedef struct {
     const char *name;     /* long name without dashes */
@@ -162,5 +169,9 @@ int run_show(Cli *cli, GError **error);
 int run_logs(Cli *cli, GError **error);
 int run_exec(Cli *cli, GError **error);
 int run_run(Cli *cli, GError **error);
+int run_shell(Cli *cli, GError **error);
+int run_console(Cli *cli, GError **error);
+int run_cp(Cli *cli, GError **error);
+int run_events(Cli *cli, GError **error);
 int run_plan(Cli *cli, GError **error);
 int run_complete(Cli *cli, GError **error);

@@ -41,6 +41,24 @@ static const Option exec_options[] = {
     {0},
 };
 
+static const Option shell_options[] = {
+    {.name = "user", .letter = 'u', .argument = "USER", .help = "user of the guest to be (default: your own uid, gid and groups)"},
+    {.name = "cwd", .argument = "FOLDER", .help = "folder to begin in, which must be there (default: the user's home)"},
+    {.name = "env", .letter = 'e', .argument = "NAME=VALUE", .help = "set a variable of its environment; may be repeated",
+     .repeatable = TRUE},
+    {0},
+};
+
+static const Option cp_options[] = {
+    {.name = "user", .letter = 'u', .argument = "USER", .help = "user of the guest to be (default: your own uid, gid and groups)"},
+    {0},
+};
+
+static const Option console_options[] = {
+    {.name = "read-only", .help = "watch only: what is typed is not sent"},
+    {0},
+};
+
 static const Option map_options[] = {
     {.name = "svg", .argument = "FILE", .help = "write a picture into a file instead", .kind = WORD_FILE},
     {.name = "host", .argument = "WHERE", .help = "another node, as for plan", .kind = WORD_FILE},
@@ -130,8 +148,37 @@ const Command commands[] = {
      .spec_options = TRUE,
      .without = "autostart", .arguments_min = 2, .arguments_max = G_MAXUINT, .options_until = 2, .kind = WORD_TEMPLATE,
      .own_failure = HVM_EXIT_EXEC_FAILED, .run = run_run,
-     .details = "As create, start, exec and destroy in one: what those say holds. The guest ends with hvm, however "
-                "that ends."},
+     .details = "As create, start, exec and destroy in one: what those say holds. The guest ends with hvm, however that ends."},
+    {.name = "shell", .arguments = "NAME|TEMPLATE", .help = "open a login shell in a guest, or in one made from a template",
+     .options = shell_options, .spec_options = TRUE, .without = "autostart", .arguments_min = 1, .arguments_max = 1,
+     .kind = WORD_GUEST_OR_TEMPLATE, .own_failure = HVM_EXIT_EXEC_FAILED, .run = run_shell,
+     .details = "Where you have a guest of that name, the shell is opened in it. Otherwise a guest is made from the template of that "
+                "name, with create's options, and is gone when the shell ends.\n"
+                "The shell is that of the user in the guest, and begins in the user's home. It gets a terminal where standard "
+                "input is one, and commands to read where it is not.\n"
+                "Exit status: the shell's, as of exec."},
+    {.name = "cp", .arguments = "SOURCE DESTINATION", .help = "copy a file or a folder into a guest, or out of it",
+     .options = cp_options, .arguments_min = 2, .arguments_max = 2, .kind = WORD_GUEST_FILE, .run = run_cp,
+     .details = "One of the two is GUEST:PATH; a PATH that does not begin with '/' is below the user's home in the guest. A file of "
+                "this node with a colon in its name is written ./a:b.\n"
+                "A folder is copied with all below it. Into a folder that is there the copy goes under its own name; otherwise it "
+                "gets the name that DESTINATION says. A file replaces a file; nothing is put over a folder. What is copied appears "
+                "when it is whole, or not at all.\n"
+                "Modes (without set-uid, set-gid and sticky bits), times of change and links are kept; copies belong to the user. "
+                "Devices, pipes and sockets are left out, which is said. A link which is named itself is followed. The guest must "
+                "have sh and tar."},
+    {.name = "console", .arguments = "NAME", .help = "join a guest's serial console", .options = console_options,
+     .arguments_min = 1, .arguments_max = 1, .kind = WORD_GUEST, .run = run_console,
+     .details = "On a terminal what is typed goes to the guest; Ctrl-] leaves the console. Many may watch it; one may type.\n"
+                "Where standard input is no terminal the console is watched only, until it ends or SIGINT comes.\n"
+                "It shows what comes from now on; `hvm logs` prints what came before. A console may have a login; `hvm shell` "
+                "needs none."},
+    {.name = "events", .arguments = "", .help = "print what happens to your guests (all guests for root), as it happens",
+     .json = TRUE, .run = run_events,
+     .details = "One line an event: the time, the guest, and created, destroyed or its new state. With --json one object a line, "
+                "whose time is microseconds since 1970.\n"
+                "Ends with SIGINT, exit status 0, or when hvmd stops, exit status 8. With --verbose it says when it has begun to "
+                "listen."},
     {.name = "plan", .arguments = "NAME", .help = "say where a guest would be placed, and why, without making it",
      .options = plan_options, .spec_options = TRUE, .json = TRUE, .arguments_min = 1, .arguments_max = 1,
      .run = run_plan,

@@ -279,7 +279,7 @@ static void print_safely(const char *json)
     }
 }
 
-void table_print_json(const Column *columns, GVariant *dict)
+static void print_json(const Column *columns, GVariant *dict, gboolean pretty)
 {
     g_autoptr(JsonBuilder) builder = json_builder_new();
     g_autoptr(JsonNode) root = NULL;
@@ -287,7 +287,17 @@ void table_print_json(const Column *columns, GVariant *dict)
 
     build_object(builder, columns, dict);
     root = json_builder_get_root(builder);
-    text = json_to_string(root, TRUE);
+    text = json_to_string(root, pretty);
     print_safely(text);
     putchar('\n');
+}
+
+void table_print_json(const Column *columns, GVariant *dict)
+{
+    print_json(columns, dict, TRUE);
+}
+
+void table_print_json_line(const Column *columns, GVariant *dict)
+{
+    print_json(columns, dict, FALSE);
 }

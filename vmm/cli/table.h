@@ -38,6 +38,8 @@ char *table_cell(const Column *column, GVariant *dict);
 
 /* Prints a whole reply as JSON. */
 void table_print_json(const Column *columns, GVariant *dict);
+/* The same on one line. */
+void table_print_json_line(const Column *columns, GVariant *dict);
 
 /* Prints "title   value": the title padded to `width`. */
 void table_print_field(const char *title, unsigned width, const char *format, ...) G_GNUC_PRINTF(3, 4);

@@ -16,3 +16,6 @@ void terminal_restore(void);
 
 /* Its size; 24 by 80 where it does not tell. */
 void terminal_size(gint16 *ret_rows, gint16 *ret_columns);
+
+/* Puts the terminal back and ends hvm by this signal, blocked or not, so that whoever waits for it sees that. */
+void terminal_die_by_signal(int number);

@@ -19,6 +19,9 @@ struct Client {
     guint progress_subscription;
     const ClientWatch *watch; /* of the call under way, or NULL */
     guint32 job;              /* which it waits for; 0 until hvmd has told */
+    guint signal_subscription; /* of client_watch_signal(), or 0 */
+    ClientSignalFunc on_signal;
+    gpointer signal_data;
 };
 
 /* A call under way. */
@@ -181,6 +184,9 @@ void client_free(Client *client)
         return;
     g_cancellable_cancel(client->closing);
     g_dbus_connection_signal_unsubscribe(client->connection, client->progress_subscription);
+    if (client->signal_subscription)
+        g_dbus_connection_signal_unsubscribe(client->connection, client->signal_subscription);
+    g_signal_handlers_disconnect_by_data(client->connection, client);
     g_dbus_connection_close_sync(client->connection, NULL, NULL);
     g_object_unref(client->connection);
     g_object_unref(client->closing);
@@ -370,6 +376,38 @@ void client_send(Client *client, const char *method, GVariant *request)
 {
     g_dbus_connection_call(client->connection, NULL, OBJECT, INTERFACE, method, make_parameters(request), NULL,
                            G_DBUS_CALL_FLAGS_NONE, G_MAXINT, NULL, NULL, NULL);
+}
+
+static void on_signal(GDBusConnection *connection G_GNUC_UNUSED, const char *sender G_GNUC_UNUSED,
+                      const char *object G_GNUC_UNUSED, const char *interface G_GNUC_UNUSED, const char *signal G_GNUC_UNUSED,
+                      GVariant *parameters, gpointer data)
+{
+    Client *client = data;
+    g_autoptr(GVariant) arguments = NULL;
+
+    if (!g_variant_is_of_type(parameters, G_VARIANT_TYPE("(a{sv})")))
+        return;
+    arguments = g_variant_get_child_value(parameters, 0);
+    client->on_signal(arguments, NULL, client->signal_data);
+}
+
+static void on_closed(GDBusConnection *connection G_GNUC_UNUSED, gboolean remote G_GNUC_UNUSED, GError *cause G_GNUC_UNUSED,
+                      gpointer data)
+{
+    Client *client = data;
+    g_autoptr(GError) error =
+        g_error_new_literal(HVM_ERROR, HVM_ERROR_HOST, "the connection to hvmd ended (did hvmd stop?)");
+
+    client->on_signal(NULL, error, client->signal_data);
+}
+
+void client_watch_signal(Client *client, const char *signal, ClientSignalFunc func, gpointer data)
+{
+    client->on_signal = func;
+    client->signal_data = data;
+    client->signal_subscription = g_dbus_connection_signal_subscribe(client->connection, NULL, INTERFACE, signal, OBJECT, NULL,
+                                                                     G_DBUS_SIGNAL_FLAGS_NONE, on_signal, client, NULL);
+    g_signal_connect(client->connection, "closed", G_CALLBACK(on_closed), client);
 }
 
 int client_take_fd(GVariant *reply, GUnixFDList *fds, const char *key, GError **error)

@@ -56,6 +56,12 @@ void client_begin(Client *client, const char *method, GVariant *request, ClientR
 /* Sends a request whose answer does not matter. */
 void client_send(Client *client, const char *method, GVariant *request);
 
+/* Gets what a signal of the interface carries (a{sv}), or once, last, NULL and why: HOST, the connection has ended. */
+typedef void (*ClientSignalFunc)(GVariant *arguments, const GError *error, gpointer data);
+
+/* From now on `func` gets each such signal, until the client is freed. One signal a client. */
+void client_watch_signal(Client *client, const char *signal, ClientSignalFunc func, gpointer data);
+
 /* Takes the descriptor which `key` of a reply names out of `fds`: CLOEXEC, owned by the caller. -1 with INTERNAL where
  * there is none. */
 int client_take_fd(GVariant *reply, GUnixFDList *fds, const char *key, GError **error);
