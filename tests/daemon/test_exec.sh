@@ -87,7 +87,7 @@ exec 5<&-
 wait $client 2>/dev/null
 
 # In bulk: there and back, and, smaller because hashing in software is slow, each way against a checksum that the guest makes.
-pattern() { seq 1 1000000000 | head -c $(($1 << 20)); }
+pattern() { seq 1 1000000000 2>/dev/null | head -c $(($1 << 20)) || true; }
 is "$mib MiB through the guest and back, unaltered" "$(pattern $mib | hvm exec g -- cat | cmp - <(pattern $mib) && echo same)" same
 want=$(pattern 64 | sha256sum)
 is "64 MiB in, unaltered" "$(pattern 64 | hvm exec g -- sha256sum)" "$want"
