@@ -17,7 +17,12 @@ static const Column node_columns[] = {
 };
 static const Column promise_columns[] = {
     {"guest", "GUEST", COLUMN_TEXT}, {"owner", "OWNER", COLUMN_TEXT}, {"cpus", "CPUS", COLUMN_TEXT},
-    {"memory", "MEMORY", COLUMN_SIZE}, {0},
+    {"memory", "MEMORY", COLUMN_SIZE}, {"devices", "DEVICES", COLUMN_TEXT}, {0},
+};
+static const Column device_columns[] = {
+    {"address", "DEVICE", COLUMN_TEXT},      {"kind", "KIND", COLUMN_TEXT},     {"node", "NODE", COLUMN_NUMBER},
+    {"group", "IOMMU GROUP", COLUMN_NUMBER}, {"interface", "INTERFACE", COLUMN_TEXT}, {"driver", "DRIVER", COLUMN_TEXT},
+    {"use", "KEPT, BECAUSE", COLUMN_TEXT}, {0},
 };
 static const Column host_columns[] = {
     {"model", NULL, COLUMN_TEXT},
@@ -28,6 +33,7 @@ static const Column host_columns[] = {
     {"housekeeping", NULL, COLUMN_TEXT},
     {"caches", NULL, COLUMN_ROWS, cache_columns},
     {"nodes", NULL, COLUMN_ROWS, node_columns},
+    {"devices", NULL, COLUMN_ROWS, device_columns},
     {"promises", NULL, COLUMN_ROWS, promise_columns},
     {0},
 };
@@ -79,6 +85,7 @@ static void print_host(GVariant *host)
         {"free", "FREE", COLUMN_NUMBER}, {"promised", "PROMISED", COLUMN_NUMBER}, {0},
     };
     g_autoptr(GVariant) nodes = g_variant_lookup_value(host, "nodes", G_VARIANT_TYPE("aa{sv}"));
+    g_autoptr(GVariant) devices = g_variant_lookup_value(host, "devices", G_VARIANT_TYPE("aa{sv}"));
     g_autoptr(GVariant) promises = g_variant_lookup_value(host, "promises", G_VARIANT_TYPE("aa{sv}"));
     g_autoptr(GVariant) pages = g_variant_ref_sink(all_pages(nodes));
     g_autofree char *model = table_cell(&host_columns[0], host);
@@ -100,6 +107,10 @@ static void print_host(GVariant *host)
     if (g_variant_n_children(pages)) {
         putchar('\n');
         table_print(numbered_pages, pages, 0, NULL);
+    }
+    if (devices && g_variant_n_children(devices)) {
+        putchar('\n');
+        table_print(device_columns, devices, 0, NULL);
     }
     putchar('\n');
     if (promises && g_variant_n_children(promises))
