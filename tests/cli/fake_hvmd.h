@@ -35,6 +35,13 @@ char *fake_last_request(FakeHvmd *fake, const char *method);
 unsigned fake_calls(FakeHvmd *fake, const char *method);
 /* Waits (at most 10 s) until a method was called `count` times. */
 void fake_wait_calls(FakeHvmd *fake, const char *method, unsigned count);
+/* PATH of what Exec runs. */
+void fake_own_path(FakeHvmd *fake, const char *path);
+/* A signal of the interface to every connection: its name, and text of an a{sv}. */
+void fake_signal(FakeHvmd *fake, const char *name, const char *text);
+/* Console gives one end of a socket pair from now on; the test gets the other of the last one, or -1. Caller closes. */
+void fake_console(FakeHvmd *fake);
+int fake_take_console(FakeHvmd *fake);
 /* Closes every connection. */
 void fake_close_connections(FakeHvmd *fake);
 /* Whether any process that Exec started still runs. */

@@ -1,11 +1,11 @@
 /* hvm exec: streams, signals, ends, terminals. */
 #include "hvm_error.h"
 #include "run_hvm.h"
+#include "terminal_test.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
-#include <pty.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -85,21 +85,6 @@ static void test_own_failures(void)
     g_auto(HvmRun) run = run_hvm(NULL, NULL, "exec g true");
 
     g_assert_cmpint(run.status, ==, 125);
-}
-
-/* Runs a line of /bin/sh in which $HVM is hvm. */
-static char *run_shell(FakeHvmd *fake, const char *line, int *ret_status)
-{
-    const char *argv[] = {"/bin/bash", "-c", line, NULL};
-    g_auto(GStrv) environment = g_environ_setenv(g_get_environ(), "HVM_SOCKET", fake_socket(fake), TRUE);
-    g_autoptr(GError) error = NULL;
-    char *output = NULL;
-    int status = 0;
-
-    g_assert_true(
-        g_spawn_sync(NULL, (char **)argv, environment, G_SPAWN_DEFAULT, NULL, NULL, &output, NULL, &status, &error));
-    *ret_status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-    return output;
 }
 
 /* 32 MiB of random bytes through cat, both ways at once. */
@@ -240,53 +225,6 @@ static void test_partings(void)
     fake_free(fake);
 }
 
-/* Starts hvm in a session of its own on a new terminal of 40 by 100; gives the terminal's other side. */
-static pid_t spawn_on_terminal(FakeHvmd *fake, const char *const *argv, int *ret_master)
-{
-    struct winsize size = {.ws_row = 40, .ws_col = 100};
-    g_auto(GStrv) environment = g_environ_setenv(g_get_environ(), "HVM_SOCKET", fake_socket(fake), TRUE);
-    pid_t pid = 0;
-
-    environment = g_environ_setenv(environment, "TERM", "xterm", TRUE);
-    pid = forkpty(ret_master, NULL, NULL, &size);
-    g_assert_cmpint(pid, >=, 0);
-    if (pid == 0) {
-        execve(argv[0], (char **)argv, environment);
-        _exit(99);
-    }
-    return pid;
-}
-
-static gboolean is_raw(int master)
-{
-    struct termios mode;
-
-    g_assert_cmpint(tcgetattr(master, &mode), ==, 0);
-    return !(mode.c_lflag & (ICANON | ECHO | ISIG));
-}
-
-/* Reads the terminal until `text` has come. */
-static void expect(int master, const char *text)
-{
-    g_autoptr(GString) all = g_string_new(NULL);
-    char buffer[256];
-
-    while (!strstr(all->str, text)) {
-        ssize_t count = read(master, buffer, sizeof buffer);
-
-        g_assert_cmpint(count, >, 0);
-        g_string_append_len(all, buffer, count);
-    }
-}
-
-static int wait_pid(pid_t pid)
-{
-    int status = 0;
-
-    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
-    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-}
-
 static void test_terminal(void)
 {
     FakeHvmd *fake = fake_new();
@@ -316,6 +254,15 @@ static void test_terminal(void)
     expect(master, "got hello");
     g_assert_cmpint(wait_pid(pid), ==, 3);
     g_assert_false(is_raw(master));
+    close(master);
+
+    /* A TERM which is no terminal's name is not handed on. */
+    const char *strange[] = {"/usr/bin/env", "TERM=../x", hvm_path(), "exec", "-t", "g", "true", NULL};
+    g_autofree char *second = NULL;
+
+    g_assert_cmpint(wait_pid(spawn_on_terminal(fake, strange, &master)), ==, 0);
+    second = fake_last_request(fake, "Exec");
+    g_assert_null(strstr(second, "TERM="));
     close(master);
     fake_free(fake);
 }

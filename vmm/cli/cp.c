@@ -59,8 +59,10 @@ static const char script_into[] = SCRIPT_HEAD
     "[ -w \"$parent\" ] && [ -x \"$parent\" ] || die 5 \"$parent: permission denied\"\n"
     "stage=$parent.hvm-cp.$$\n"
     "mkdir -- \"$stage\" || exit 11\n"
-    "trap 'rm -rf \"$stage\"' EXIT\n"
-    "trap 'exit 1' HUP INT TERM PIPE\n"
+    /* A second signal must not end the clearing up. */
+    "clean() { trap '' HUP INT TERM PIPE; rm -rf \"$stage\"; }\n"
+    "trap clean EXIT\n"
+    "trap 'clean; exit 1' HUP INT TERM PIPE\n"
     "tar -x -p -o -f - -C \"$stage\" || exit 11\n"
     "[ -e \"$stage/" CP_WHOLE "\" ] || die 11 'the copy was cut short'\n"
     "mv -f -- \"$stage/" CP_TOP "\" \"$path\" || exit 11\n"
