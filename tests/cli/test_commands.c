@@ -245,7 +245,7 @@ static void test_host(void)
               "NODE  PAGES  TOTAL  FREE  PROMISED\n   0  2 MiB    512   256       128\n\n"
               "DEVICE        KIND  NODE  IOMMU GROUP  INTERFACE  DRIVER    KEPT, BECAUSE\n"
               "0000:41:00.0  gpu      0            -  -          vfio-pci  -\n\n"
-              "GUEST  OWNER         CPUS  MEMORY  DEVICES\n-      another user  1-2    1 GiB   0000:41:00.0\n",
+              "GUEST  OWNER         CPUS  MEMORY  DEVICES\n-      another user  1-2    1 GiB  0000:41:00.0\n",
               "");
     g_auto(HvmRun) run = run_hvm(fake, NULL, "host --json");
 
