@@ -169,13 +169,11 @@ static gboolean pack_list(Initrd *initrd, const char *name, GPtrArray *list, GEr
 
 static gboolean pack_init(Initrd *initrd, GError **error)
 {
-    g_autofree char *folder = g_path_get_dirname(initrd->build->agent_path);
-    g_autofree char *path = g_build_filename(folder, "hvm-init", NULL);
     g_autofree char *text = NULL;
     g_autoptr(GError) local = NULL;
     gsize length = 0;
 
-    if (!g_file_get_contents(path, &text, &length, &local)) {
+    if (!g_file_get_contents(initrd->build->init_path, &text, &length, &local)) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "cannot build an image: %s", local->message);
         return FALSE;
     }

@@ -50,6 +50,11 @@ const Key template_keys[] = {
      .help = "start the guest when the node boots"},
     {.group = "boot", .key = "timeout", .type = KEY_UINT, .minimum = 1, .maximum = 3600, .fallback = "180",
      .option = "boot-timeout", .argument = "SECONDS", .help = "how long the guest may take until its agent answers"},
+    {.group = "boot", .key = "init", .type = KEY_CHOICE, .choices = "system|agent", .option = "init", .argument = "WHICH",
+     .help = "what the kernel starts: the whole system, or hvm's agent alone, which is far quicker (default: agent for run where the image "
+             "can, else system)"},
+    {.group = "boot", .key = "kaslr", .type = KEY_BOOL, .fallback = "false", .option = "kaslr",
+     .help = "with init=agent too, boot the packed kernel, which moves to a random address first"},
     {.group = "boot", .key = "kernel-arguments", .type = KEY_STRING, .help = "more arguments for the guest's kernel"},
 
     IMAGE_OS_KEYS,

@@ -162,6 +162,9 @@ Image *image_conf_load(const char *folder, const char *template_name, const char
     image->folder = g_strdup(folder);
     if (!check_file(path, G_MAXUINT64, &image->disk_bytes, error) || !(file = read_conf(path, error)))
         return NULL;
+    for (unsigned i = 0; i < IMAGE_FILES; i++)
+        if (!read_file(file, path, &image_files[i], image, paths[i], i == 0 ? &image->root_bytes : NULL, error))
+            return NULL;
 
     g_autofree char *named_template = g_key_file_get_string(file, "image", "template", NULL);
     g_autofree char *named_revision = g_key_file_get_string(file, "image", "revision", NULL);
@@ -175,9 +178,6 @@ Image *image_conf_load(const char *folder, const char *template_name, const char
         g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE, "%s is damaged: it has no good digest", path);
         return NULL;
     }
-    for (unsigned i = 0; i < IMAGE_FILES; i++)
-        if (!read_file(file, path, &image_files[i], image, paths[i], i == 0 ? &image->root_bytes : NULL, error))
-            return NULL;
     if (!(image->settings = read_settings(file, path, error)))
         return NULL;
     return g_steal_pointer(&image);

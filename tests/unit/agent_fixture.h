@@ -82,7 +82,8 @@ static inline GPid agent_spawn(char **arguments, GSpawnChildSetupFunc func, gpoi
     return pid;
 }
 
-static inline void fixture_listen(Fixture *fixture, const char *power_off_program, GSpawnChildSetupFunc setup, gpointer data)
+static inline void fixture_listen(Fixture *fixture, const char *power_off_program, GSpawnChildSetupFunc setup,
+                                  gpointer data)
 {
     g_autofree char *program = agent_program();
     char *arguments[] = {program,
@@ -256,7 +257,8 @@ static inline void run_talk(Run *run, const guint8 *input, gsize length)
         if (poll(polls, 3, ANSWER_MS) == 0)
             g_error("a command is silent");
         if (polls[0].revents) {
-            gssize n = send(run->streams.stdin_fd, input + sent, MIN(length - sent, 65536), MSG_NOSIGNAL | MSG_DONTWAIT);
+            gssize n = send(run->streams.stdin_fd, input + sent, MIN(length - sent, 65536),
+                            MSG_NOSIGNAL | MSG_DONTWAIT);
 
             sent = n > 0 ? sent + (gsize)n : n < 0 && errno == EAGAIN ? sent : length;
         }

@@ -378,7 +378,8 @@ static void test_sysfs(void)
 
 static void test_sysfs_devices(void)
 {
-    static const char *const addresses[] = {"0000:03:00.0", "0000:04:00.0", "0000:81:00.0", "0000:81:00.1", "10000:e1:00.0"};
+    static const char *const addresses[] = {"0000:03:00.0", "0000:04:00.0", "0000:81:00.0", "0000:81:00.1",
+                                            "10000:e1:00.0"};
     Tree tree;
     g_autoptr(GError) error = NULL;
 
@@ -569,7 +570,8 @@ static void test_by_hand(void)
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE topology SYSTEM \"hwloc2.dtd\">\n"
         "<topology version=\"2.0\"><object type=\"Machine\" os_index=\"0\" cpuset=\"0xf\" complete_cpuset=\"0xf\""
         " allowed_cpuset=\"0xf\" nodeset=\"0x3\" complete_nodeset=\"0x3\" allowed_nodeset=\"0x3\">"
-        "<info name=\"hvm.device.0000:41:00.1\" value=\"class=0x020700 id=15b3:1014 node=1 group=7 vfs=1/8 driver=mlx5_core"
+        "<info name=\"hvm.device.0000:41:00.1\" value=\"class=0x020700 id=15b3:1014 node=1 group=7 vfs=1/8 "
+        "driver=mlx5_core"
         " physical=0000:41:00.0 interface=ib0 vendor=A%20B\"/>"
         "<object type=\"Package\" os_index=\"0\" cpuset=\"0x3\" complete_cpuset=\"0x3\" nodeset=\"0x1\""
         " complete_nodeset=\"0x1\"><object type=\"NUMANode\" os_index=\"0\" cpuset=\"0x3\" complete_cpuset=\"0x3\""
@@ -633,7 +635,8 @@ static void test_bad_files(void)
         {"262144:unknown", "262144:262145", "bad hvm.pages.4096"},
         {"262144:unknown", "9223372036854775807:1", "bad hvm.pages.4096"},
         {"hvm.pages.4096", "hvm.pages.5000", "bad hvm.pages.5000"},
-        {"<info name=\"hvm.format\"", "<info name=\"hvm.device.x\" value=\"\"/><info name=\"hvm.format\"", "hvm.device.x"},
+        {"<info name=\"hvm.format\"", "<info name=\"hvm.device.x\" value=\"\"/><info name=\"hvm.format\"",
+         "hvm.device.x"},
         {"<info name=\"hvm.format\"",
          "<info name=\"hvm.device.0000:00:01.0\" value=\"node=7\"/><info name=\"hvm.format\"", "'node=7'"},
         {"<info name=\"hvm.format\"",
@@ -650,10 +653,10 @@ static void test_bad_files(void)
         {"complete_nodeset", "complete_modeset", "complete_nodeset of a Machine is missing"},
         {"complete_cpuset=\"0x0000000f\"", "complete_cpuset=\"0x00000000\"", "complete_cpuset or"},
         {"type=\"NUMANode\"", "type=\"MemCache\"", "without a NUMANode"},
-        {"cpuset=\"0x00000002\" complete_cpuset=\"0x00000002\"",
-         "cpuset=\"0x00000001\" complete_cpuset=\"0x00000001\"", "overlaps"},
-        {"cpuset=\"0x00000002\" complete_cpuset=\"0x00000002\"",
-         "cpuset=\"0x00000100\" complete_cpuset=\"0x00000100\"", "not within"},
+        {"cpuset=\"0x00000002\" complete_cpuset=\"0x00000002\"", "cpuset=\"0x00000001\" complete_cpuset=\"0x00000001\"",
+         "overlaps"},
+        {"cpuset=\"0x00000002\" complete_cpuset=\"0x00000002\"", "cpuset=\"0x00000100\" complete_cpuset=\"0x00000100\"",
+         "not within"},
         {"type=\"Core\"", "type=\"\x1b[31mCore\"", "\\x1b[31mCore"},
         {"</topology>", "", "not XML of a host"},
         {"topology", "topologydiff", "'topologydiff'"},
@@ -729,7 +732,8 @@ static void test_bad_names(void)
 static void test_lists(void)
 {
     static const char *const good[] = {"", "0", "0-3", "0-3,8", "5,7-9,64-127"};
-    static const char *const bad[] = {",", "1,", "-1", "1-", "3-1", "a", "1-2-3", "0x3", " 1", "65536", "0-99999", "1;2", "0-"};
+    static const char *const bad[] = {",",   "1,", "-1",    "1-",      "3-1", "a", "1-2-3",
+                                      "0x3", " 1", "65536", "0-99999", "1;2", "0-"};
 
     for (gsize i = 0; i < G_N_ELEMENTS(good); i++) {
         g_autoptr(GError) error = NULL;

@@ -67,8 +67,8 @@ static void session_error(Session *session, const char *text)
     exec_drop(session);
 }
 
-/* The client is gone. What the command left running goes with it, unlike after an end of its own. It may still write, so that
- * a program which says something at its SIGHUP does not die of SIGPIPE instead; a terminal is closed, as terminals are. */
+/* The client is gone. What the command left running goes with it, unlike after an end of its own. It may still write,
+ * so that a program which says something at its SIGHUP does not die of SIGPIPE instead; a terminal is closed. */
 static void command_end(Command *command)
 {
     stream_close(command, 0);

@@ -86,7 +86,8 @@ void stream_input_end(Command *command)
 
     command->input_ended = true;
     if (command->pty && command->fds[0] >= 0 && tcgetattr(command->fds[0], &settings) == 0) {
-        /* A terminal has no end: its end-of-file character is one at the start of a line, and elsewhere only ends the line. */
+        /* A terminal has no end: its end-of-file character is one at the start of a line, and elsewhere only ends the
+         * line. */
         ends[0] = ends[1] = settings.c_cc[VEOF];
         if (settings.c_lflag & ICANON)
             input_append(command, ends, command->input_last && command->input_last != '\n' ? 2 : 1);

@@ -95,11 +95,13 @@ static void print_host(GVariant *host)
     g_autofree char *housekeeping = table_cell(&host_columns[5], host);
 
     table_print_field("model", 12, "%s", model);
-    table_print_field("processors", 12, "%s package%s, %s core%s, %s CPU%s", packages, g_str_equal(packages, "1") ? "" : "s",
-                      cores, g_str_equal(cores, "1") ? "" : "s", pus, g_str_equal(pus, "1") ? "" : "s");
+    table_print_field("processors", 12, "%s package%s, %s core%s, %s CPU%s", packages,
+                      g_str_equal(packages, "1") ? "" : "s", cores, g_str_equal(cores, "1") ? "" : "s", pus,
+                      g_str_equal(pus, "1") ? "" : "s");
     print_caches(host);
     table_print_field("housekeeping", 12, "%s",
-                      g_str_equal(housekeeping, "-") ? "none: QEMU's own threads share the guests' CPUs" : housekeeping);
+                      g_str_equal(housekeeping, "-") ? "none: QEMU's own threads share the guests' CPUs"
+                                                     : housekeeping);
     putchar('\n');
     table_print(node_columns, nodes, 0, NULL);
     if (g_variant_n_children(pages)) {

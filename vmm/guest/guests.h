@@ -105,6 +105,10 @@ gboolean guests_start(Guests *guests, const Caller *caller, const char *name, gb
 gboolean guests_stop(Guests *guests, const Caller *caller, const char *name, unsigned timeout_s, const char **ret_how,
                      GuestsProgressFunc progress, gpointer data, GError **error);
 
+/* Whoever an ephemeral guest belonged to is gone, and guests_destroy() follows: it is not listed any more, and a start that
+ * finds no room waits for what it still holds. Does not block. */
+void guests_leave(Guests *guests, const char *name);
+
 /* Ends it, forgets it, removes its disk. */
 gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, GError **error);
 

@@ -76,7 +76,7 @@ GVariant *guests_list(Guests *guests, const Caller *caller)
     g_mutex_lock(&guests->lock);
     g_hash_table_iter_init(&iter, guests->table);
     while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
-        if (!guest->creating && (caller->uid == 0 || guest->real->owner_uid == caller->uid))
+        if (!guest->creating && !guest->leaving && (caller->uid == 0 || guest->real->owner_uid == caller->uid))
             g_ptr_array_add(seen, guest);
     g_ptr_array_sort(seen, compare_guests);
     for (guint i = 0; i < seen->len; i++) {

@@ -162,8 +162,8 @@ static gboolean has_ordinary_beside(const Host *host, const HostNode *node)
     return FALSE;
 }
 
-/* A machine with nothing but high-bandwidth memory has to use that; a GPU's memory goes with the GPU (the driver may take
- * it offline), and persistent memory is slow: those are never general. */
+/* A machine with nothing but high-bandwidth memory has to use that; a GPU's memory goes with the GPU (the driver may
+ * take it offline), and persistent memory is slow: those are never general. */
 static gboolean is_general_purpose(const Host *host, const HostNode *node)
 {
     if (hwloc_bitmap_iszero(node->pus))
@@ -234,8 +234,8 @@ static gboolean find_meminfo(const char *text, const char *key, guint64 *ret_byt
     return FALSE;
 }
 
-/* Free, or page cache and slab that the kernel gives up at once when asked for memory (as MemAvailable counts them, which
- * is not told per node; see si_mem_available() in the kernel's mm/show_mem.c). */
+/* Free, or page cache and slab that the kernel gives up at once when asked for memory (as MemAvailable counts them,
+ * which is not told per node; see si_mem_available() in the kernel's mm/show_mem.c). */
 static guint64 count_reclaimable(const char *meminfo)
 {
     static const char *const keys[] = {"MemFree", "Active(file)", "Inactive(file)", "SReclaimable"};

@@ -155,6 +155,8 @@ Spec *spec_new_from_settings(const char *name, const char *template_name, const 
     spec->accel = (AccelWant)choice(all, "boot", "accel");
     spec->autostart = settings_get_bool(all, "boot", "autostart");
     spec->boot_timeout_s = (unsigned)settings_get_uint(all, "boot", "timeout");
+    spec->init = (InitKind)choice(all, "boot", "init");
+    spec->kaslr = settings_get_bool(all, "boot", "kaslr");
     spec->kernel_arguments = g_strdup(settings_get(all, "boot", "kernel-arguments"));
     spec->root_device = g_strdup(settings_get(all, "build", "root-device"));
     spec->machine = g_strdup(settings_get(all, "os", "machine"));

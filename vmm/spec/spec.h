@@ -19,6 +19,7 @@ typedef enum { EMULATOR_SHARED, EMULATOR_DEDICATED } EmulatorPolicy;
 typedef enum { ACCEL_WANT_AUTO, ACCEL_WANT_KVM, ACCEL_WANT_TCG } AccelWant;
 typedef enum { LOCALITY_ANY, LOCALITY_PREFERRED, LOCALITY_REQUIRED } Locality;
 typedef enum { NETWORK_NONE, NETWORK_NAT } NetworkKind;
+typedef enum { INIT_SYSTEM, INIT_AGENT } InitKind;
 
 #define PAGES_AUTO G_GUINT64_CONSTANT(0)
 
@@ -50,6 +51,8 @@ typedef struct {
     AccelWant accel;
     gboolean autostart;
     unsigned boot_timeout_s;
+    InitKind init;          /* what the kernel starts */
+    gboolean kaslr;         /* the packed kernel with INIT_AGENT too */
     char *kernel_arguments; /* or NULL */
     char *root_device;      /* "/dev/vda" */
     char *machine;          /* "q35" or "pc" */

@@ -91,18 +91,26 @@ static gboolean last_error_is(int code, int other)
     return found == code || found == other;
 }
 
-static gboolean vm_kill(Runtime *runtime, const RuntimeGuest *guest, GError **error)
+/* As look_up(), where a domain that is not there is no error: *ret_domain is NULL then. */
+static gboolean look_up_if_there(Runtime *runtime, const char *uuid, virDomainPtr *ret_domain, GError **error)
 {
     g_autoptr(GError) local = NULL;
-    g_autoptr(virDomain) domain = look_up(runtime, guest->uuid, &local);
 
-    if (!domain) {
-        if (g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND))
-            return TRUE;
+    *ret_domain = look_up(runtime, uuid, &local);
+    if (local && !g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND)) {
         g_propagate_error(error, g_steal_pointer(&local));
         return FALSE;
     }
-    if (virDomainDestroyFlags(domain, VIR_DOMAIN_DESTROY_DEFAULT) == 0 ||
+    return TRUE;
+}
+
+static gboolean vm_kill(Runtime *runtime, const RuntimeGuest *guest, GError **error)
+{
+    g_autoptr(virDomain) domain = NULL;
+
+    if (!look_up_if_there(runtime, guest->uuid, &domain, error))
+        return FALSE;
+    if (!domain || virDomainDestroyFlags(domain, VIR_DOMAIN_DESTROY_DEFAULT) == 0 ||
         last_error_is(VIR_ERR_OPERATION_INVALID, VIR_ERR_NO_DOMAIN))
         return TRUE;
     return virt_error(error, "cannot end the domain");
@@ -110,16 +118,12 @@ static gboolean vm_kill(Runtime *runtime, const RuntimeGuest *guest, GError **er
 
 static gboolean vm_undefine(Runtime *runtime, const RuntimeGuest *guest, GError **error)
 {
-    g_autoptr(GError) local = NULL;
-    g_autoptr(virDomain) domain = look_up(runtime, guest->uuid, &local);
+    g_autoptr(virDomain) domain = NULL;
 
-    if (!domain) {
-        if (g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND))
-            return TRUE;
-        g_propagate_error(error, g_steal_pointer(&local));
+    if (!look_up_if_there(runtime, guest->uuid, &domain, error))
         return FALSE;
-    }
-    if (virDomainUndefineFlags(domain, VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
+    if (!domain ||
+        virDomainUndefineFlags(domain, VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
                                            VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | VIR_DOMAIN_UNDEFINE_NVRAM) == 0 ||
         last_error_is(VIR_ERR_NO_DOMAIN, VIR_ERR_NO_DOMAIN))
         return TRUE;
@@ -152,13 +156,10 @@ static GuestState state_of(virDomainPtr domain)
 
 static gboolean vm_state(Runtime *runtime, const char *uuid, GuestState *ret_state, GError **error)
 {
-    g_autoptr(GError) local = NULL;
-    g_autoptr(virDomain) domain = look_up(runtime, uuid, &local);
+    g_autoptr(virDomain) domain = NULL;
 
-    if (!domain && !g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND)) {
-        g_propagate_error(error, g_steal_pointer(&local));
+    if (!look_up_if_there(runtime, uuid, &domain, error))
         return FALSE;
-    }
     *ret_state = domain ? state_of(domain) : GUEST_OFF;
     return TRUE;
 }
