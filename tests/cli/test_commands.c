@@ -126,6 +126,12 @@ static void test_create(void)
               "guest 'g' is created from template 'debian12'\nguest 'g' is running on CPUs 0-1, address 10.88.0.2\n"
               "  note: slow\n  run a command in it:  hvm exec g -- uname -a\n",
               "");
+    check_hvm(fake, "create g -t debian12 --device gpu --device 41:00.0,locality=any --device dev1=ib0", 0,
+              "guest 'g' is created from template 'debian12'\n  note: slow\n  start it:  hvm start g\n", "");
+    g_autofree char *devices = fake_last_request(fake, "Create");
+
+    g_assert_nonnull(strstr(devices, "'device dev0.kind': 'gpu', 'device dev2.address': '0000:41:00.0', "
+                                     "'device dev1.interface': 'ib0', 'device dev2.locality': 'any'"));
     fake_error(fake, "Create", HVM_ERROR_EXISTS, "guest 'g' exists already");
     check_hvm(fake, "create g -t debian12", 4, "", "hvm: guest 'g' exists already\n");
     fake_free(fake);
@@ -245,13 +251,16 @@ static void test_host(void)
         "'cores': <uint32 4>, 'pus': <uint32 8>, 'caches': <[{'level': <uint32 3>, 'bytes': <uint64 33554432>, "
         "'count': <uint32 1>}]>, 'nodes': <[{'node': <uint32 0>, 'cpus': <'0-7'>, 'free': <uint64 1073741824>, "
         "'kind': <''>, 'pages': <[{'size': <uint64 2097152>, 'total': <uint64 512>, 'free': <uint64 256>, "
-        "'promised': <uint64 128>}]>}]>, 'promises': <[{'owner': <'another user'>, 'guest': <''>, 'cpus': <'1-2'>, "
-        "'memory': <uint64 1073741824>}]>}");
+        "'promised': <uint64 128>}]>}]>, 'devices': <[{'address': <'0000:41:00.0'>, 'kind': <'gpu'>, "
+        "'node': <uint32 0>, 'driver': <'vfio-pci'>, 'use': <''>}]>, 'promises': <[{'owner': <'another user'>, 'guest': <''>, 'cpus': <'1-2'>, "
+        "'memory': <uint64 1073741824>, 'devices': <'0000:41:00.0'>}]>}");
     check_hvm(fake, "host", 0,
               "model         EPYC\nprocessors    1 package, 4 cores, 8 CPUs\ncaches        1 x L3 of 32 MiB\n"
               "housekeeping  0,4\n\nNODE  CPUS  MEMORY   FREE  KIND\n   0  0-7        -  1 GiB  -\n\n"
               "NODE  PAGES  TOTAL  FREE  PROMISED\n   0  2 MiB    512   256       128\n\n"
-              "GUEST  OWNER         CPUS  MEMORY\n-      another user  1-2    1 GiB\n",
+              "DEVICE        KIND  NODE  IOMMU GROUP  INTERFACE  DRIVER    KEPT, BECAUSE\n"
+              "0000:41:00.0  gpu      0            -  -          vfio-pci  -\n\n"
+              "GUEST  OWNER         CPUS  MEMORY  DEVICES\n-      another user  1-2    1 GiB  0000:41:00.0\n",
               "");
     g_auto(HvmRun) run = run_hvm(fake, NULL, "host --json");
 

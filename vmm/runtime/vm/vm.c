@@ -189,6 +189,28 @@ static void take_pins(const xmlNode *node, hwloc_bitmap_t pus)
     }
 }
 
+/* The PCI devices that elements of that name under <devices> give to the domain. */
+static void take_devices(const xmlNode *devices, const char *name, GPtrArray *addresses)
+{
+    static const char *const keys[] = {"domain", "bus", "slot", "function"};
+
+    for (const xmlNode *node = xml_child(devices, name); node; node = xml_next(node, name)) {
+        const xmlNode *address = xml_child(xml_child(node, "source"), "address");
+        guint64 numbers[G_N_ELEMENTS(keys)] = {0};
+        gboolean pci = address != NULL;
+
+        for (gsize i = 0; pci && i < G_N_ELEMENTS(keys); i++) {
+            g_autofree char *text = xml_get(address, keys[i]);
+
+            pci = text != NULL || i == 0; /* a USB device has a bus and no slot */
+            numbers[i] = text ? g_ascii_strtoull(text, NULL, 0) : 0;
+        }
+        if (pci)
+            g_ptr_array_add(addresses, g_strdup_printf("%04x:%02x:%02x.%x", (unsigned)numbers[0], (unsigned)numbers[1],
+                                                       (unsigned)numbers[2], (unsigned)numbers[3]));
+    }
+}
+
 /*
  * What a running domain that hvm did not make takes: the CPUs it is pinned to (an unpinned one floats and takes none
  * in particular), and its memory on the nodes it is bound to, in equal parts.
@@ -222,6 +244,8 @@ static LedgerEntry *foreign_promise(virDomainPtr domain, const char *uuid)
         hwloc_bitmap_foreach_end();
     }
     g_clear_pointer(&nodes, hwloc_bitmap_free);
+    take_devices(xml_child(root, "devices"), "hostdev", entry->devices);
+    take_devices(xml_child(root, "devices"), "interface", entry->devices); /* of type hostdev */
     entry->settled = TRUE;
     return entry;
 }
