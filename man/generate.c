@@ -1,8 +1,8 @@
 /*
  * generate: a manual page out of its source, with the lists of the programs' tables.
  *
- * Input: mdoc(7) in which some lines are only a mark, "@COMMANDS@". Output: the same with lists in place of the marks, on standard
- * output. An unknown mark is an error.
+ * Input: mdoc(7) in which some lines are only a mark, "@COMMANDS@". Output: the same with lists in place of the marks,
+ * on standard output. An unknown mark is an error.
  */
 #include "cli.h"
 #include "config.h"

@@ -127,7 +127,7 @@ refuses "exec in it, in time" 125 "mute" timeout 200 hvm exec mute -- true
 hvm destroy mute >/dev/null
 
 # A full disk.
-mkdir "$work/small" && mount -t tmpfs -o size=64M tmpfs "$work/small"
+mkdir "$work/small" && mount -t tmpfs -o size=64M,mode=755 tmpfs "$work/small"
 hvmd_stop
 sed -i "s|^path=.*|path=$work/small|" $conf
 hvmd_start

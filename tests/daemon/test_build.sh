@@ -45,7 +45,7 @@ wait_for 20 nothing_left
 is "after a restart nothing is left of it" "$(left)" ""
 
 # A disk that fills up.
-mkdir "$work/small" && mount -t tmpfs -o size=40M tmpfs "$work/small"
+mkdir "$work/small" && mount -t tmpfs -o size=40M,mode=755 tmpfs "$work/small"
 hvmd_stop
 sed -i "s|^path=.*|path=$work/small|" $conf
 hvmd_start

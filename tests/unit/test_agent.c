@@ -253,7 +253,7 @@ static void test_directory(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
     command.directory_required = TRUE;
     run = run_start_command(fixture->channel, &command);
     run_talk(run, NULL, 0);
-    assert_end(run, CHANNEL_EXITED, 126);
+    assert_end(run, CHANNEL_EXITED, 125);
     assert_bytes(run->errors, "hvm-agent: cannot enter /no/such/folder: No such file or directory\n");
     if (getuid() != 0) {
         g_test_skip("needs root to run as another user");
@@ -564,7 +564,7 @@ static void check_users(Fixture *fixture)
     assert_user(fixture, &(ChannelCommand){.user = "bob", .uid = 1, .gid = 1}, "700 700 700 701 702 bob /home/bob /\n");
     unknown = run_start_command(fixture->channel, &stranger);
     run_talk(unknown, NULL, 0);
-    assert_end(unknown, CHANNEL_EXITED, 126);
+    assert_end(unknown, CHANNEL_EXITED, 125);
     assert_bytes(unknown->errors, "hvm-agent: the guest has no user 'carol'\n");
 }
 

@@ -67,6 +67,7 @@ static void assert_equal_devices(const HostDevice *a, const HostDevice *b)
     g_assert_cmpstr(a->interface, ==, b->interface);
     g_assert_cmpstr(a->vendor_name, ==, b->vendor_name);
     g_assert_cmpstr(a->device_name, ==, b->device_name);
+    g_assert_cmpstr(a->use, ==, b->use);
 }
 
 /* All but where they came from. */
@@ -418,6 +419,53 @@ static void test_sysfs_devices(void)
     tree_end(&tree);
 }
 
+static void tree_put_use(Tree *tree)
+{
+    tree_put(tree, "/sys/devices/pci0000:00/0000:00:01.0/0000:03:00.0/virtio0/net/eth0/mtu", "1500\n");
+    tree_link(tree, "/sys/class/net/eth0", "../../devices/pci0000:00/0000:00:01.0/0000:03:00.0/virtio0/net/eth0");
+    tree_put(tree, "/sys/devices/virtual/net/br0/mtu", "1500\n");
+    tree_link(tree, "/sys/devices/virtual/net/br0/lower_eth0", "../../../pci0000:00/0000:00:01.0/0000:03:00.0/virtio0/net/eth0");
+    tree_link(tree, "/sys/class/net/br0", "../../devices/virtual/net/br0");
+    tree_put(tree, "/sys/devices/pci0000:80/0000:81:00.0/net/ib0/mtu", "2044\n");
+    tree_link(tree, "/sys/class/net/ib0", "../../devices/pci0000:80/0000:81:00.0/net/ib0");
+    tree_put(tree, "/proc/net/route", "Iface\tDestination\tGateway\nbr0\t00000000\t0100A8C0\n");
+    tree_put(tree, "/proc/net/ipv6_route",
+             "fe800000000000000000000000000000 40 0000 00 0000 00000100 00000001 00000000 00000001      ib0\n"
+             "ff000000000000000000000000000000 08 0000 00 0000 00000100 00000001 00000000 00000001      ib0\n");
+    tree_put(tree, "/sys/devices/pci10000:e0/10000:e1:00.0/nvme/nvme0/nvme0n1/nvme0n1p2/dev", "259:2\n");
+    tree_link(tree, "/sys/class/block/nvme0n1p2", "../../devices/pci10000:e0/10000:e1:00.0/nvme/nvme0/nvme0n1/nvme0n1p2");
+    tree_put(tree, "/sys/devices/virtual/block/dm-0/dev", "253:0\n");
+    tree_link(tree, "/sys/devices/virtual/block/dm-0/slaves/nvme0n1p2", "../../../../x");
+    tree_link(tree, "/sys/class/block/dm-0", "../../devices/virtual/block/dm-0");
+    tree_put(tree, "/proc/self/mountinfo", "22 1 253:0 / / rw - xfs /dev/mapper/root rw\n23 1 0:5 / /dev rw - devtmpfs udev rw\n");
+}
+
+/* A bridge's port and the disk below a mapped one are the node's own; link-local addresses make no interface so. */
+static void test_uses(void)
+{
+    Tree tree;
+    g_autoptr(GError) error = NULL;
+
+    tree_make_node(&tree);
+    tree_add_devices(&tree);
+    tree_put_use(&tree);
+    sysroot_set(tree.root);
+    g_autoptr(Host) host = host_new_live(&error);
+
+    g_assert_no_error(error);
+    g_assert_cmpstr(host_find_device(host, "0000:03:00.0")->use, ==, "a route of it goes through br0");
+    g_assert_cmpstr(host_find_device(host, "10000:e1:00.0")->use, ==, "dm-0 is mounted or swapped to");
+    g_assert_null(host_find_device(host, "0000:81:00.0")->use);
+    g_assert_null(host_find_device(host, "0000:04:00.0")->use);
+    check_round_trip(host);
+    tree_put(&tree, "/proc/net/ipv6_route", "20010db8000000000000000000000000 40 0 00 0 0 1 0 1      ib0\n");
+    g_autoptr(Host) routed = host_refresh(host, &error);
+
+    g_assert_no_error(error);
+    g_assert_cmpstr(host_find_device(routed, "0000:81:00.0")->use, ==, "a route of it goes through ib0");
+    tree_end(&tree);
+}
+
 /* A kernel without NUMA: no node folder. */
 static void test_sysfs_without_numa(void)
 {
@@ -711,6 +759,7 @@ int main(int argc, char **argv)
     g_test_add_func("/host/live", test_live);
     g_test_add_func("/host/sysfs", test_sysfs);
     g_test_add_func("/host/sysfs-devices", test_sysfs_devices);
+    g_test_add_func("/host/uses", test_uses);
     g_test_add_func("/host/sysfs-without-numa", test_sysfs_without_numa);
     g_test_add_func("/host/allowed", test_allowed);
     g_test_add_func("/host/kinds", test_kinds);

@@ -95,8 +95,8 @@ int64_t now_ms(void);
 
 /* --- agent_child.c, agent_user.c --- */
 
-/* Becomes the command, with its descriptors 0 to 2 in place; says on descriptor 2 why it cannot, with status 126 or
- * 127. */
+/* Becomes the command, with its descriptors 0 to 2 in place; says on descriptor 2 why it cannot, with status 125 (no such
+ * user or folder), 126 or 127. */
 _Noreturn void child_run(const ProtocolExec *exec);
 _Noreturn void child_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -161,7 +161,7 @@ static void use_entry(const struct passwd *entry, ChildUser *user)
     user->home = strdup(entry->pw_dir && *entry->pw_dir ? entry->pw_dir : "/");
     user->shell = strdup(entry->pw_shell && *entry->pw_shell ? entry->pw_shell : "/bin/sh");
     if (!user->name || !user->home || !user->shell)
-        child_fail(126, "hvm-agent: out of memory");
+        child_fail(125, "hvm-agent: out of memory");
 }
 
 static void user_by_name(const char *name, ChildUser *user)
@@ -170,14 +170,14 @@ static void user_by_name(const char *name, ChildUser *user)
     int n = 0;
 
     if (!entry)
-        child_fail(126, "hvm-agent: the guest has no user '%s'", name);
+        child_fail(125, "hvm-agent: the guest has no user '%s'", name);
     user->uid = entry->pw_uid;
     user->gid = entry->pw_gid;
     use_entry(entry, user);
     getgrouplist(name, user->gid, NULL, &n);
     user->groups = calloc(n > 0 ? (size_t)n : 1, sizeof(*user->groups));
     if (!user->groups || (n > 0 && getgrouplist(name, user->gid, user->groups, &n) < 0))
-        child_fail(126, "hvm-agent: the groups of user '%s' cannot be read", name);
+        child_fail(125, "hvm-agent: the groups of user '%s' cannot be read", name);
     user->n_groups = n > 0 ? (size_t)n : 0;
 }
 
@@ -194,7 +194,7 @@ static void user_by_number(const ProtocolExec *exec, ChildUser *user)
     user->gid = exec->gid;
     user->groups = calloc((size_t)exec->n_groups + 1, sizeof(*user->groups));
     if (!user->groups)
-        child_fail(126, "hvm-agent: out of memory");
+        child_fail(125, "hvm-agent: out of memory");
     for (uint32_t i = 0; i < exec->n_groups; i++)
         user->groups[user->n_groups++] = protocol_get32(exec->groups + 4 * (size_t)i);
     if (entry) {

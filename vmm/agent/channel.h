@@ -52,7 +52,7 @@ Channel *channel_open(const char *socket_path, const char *guest_name, unsigned 
 gboolean channel_is_open(Channel *channel);
 
 /* Starts a command. Returns its number (> 0), or 0 with AGENT (channel closed; the guest refused: command not found
- * comes as an end with status 127, not executable 126), BUSY (too many commands). */
+ * comes as an end with status 127, not executable 126, no such user or folder 125), BUSY (too many commands). */
 guint32 channel_exec(Channel *channel, const ChannelCommand *command, ChannelStreams *ret_streams,
                      ChannelEndFunc on_end, gpointer data, GError **error);
 

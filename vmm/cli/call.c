@@ -102,7 +102,8 @@ static gboolean on_interrupt(gpointer data)
     return G_SOURCE_REMOVE;
 }
 
-gboolean cli_call(Cli *cli, const char *method, GVariant *request, gboolean cancellable, GVariant **ret_reply, GError **error)
+gboolean cli_call(Cli *cli, const char *method, GVariant *request, gboolean cancellable, GVariant **ret_reply,
+                  GError **error)
 {
     const char *term = g_getenv("TERM");
     Progress progress = {

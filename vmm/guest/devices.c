@@ -33,19 +33,19 @@ GPtrArray *devices_parse_allowed(const char *text, GError **error)
 
         if (!**word)
             continue;
-        if (!interface_check(*word) && !pci_address_parse(*word, &(char *){NULL})) {
+        allowed = g_new0(SpecDevice, 1);
+        g_ptr_array_add(list, allowed);
+        if (g_strv_contains((const char *const *)kinds, *word)) {
+            allowed->kind = g_strdup(*word);
+        } else if (interface_check(*word)) {
+            allowed->network = g_strdup(*word);
+        } else if (!pci_address_parse(*word, &allowed->address)) {
             g_autofree char *shown = hvm_escape(*word, (gssize)MIN(strlen(*word), 60));
 
             g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID,
                         "wanted kinds (" DEVICE_KINDS "), PCI addresses and names of interfaces, found '%s'", shown);
             return NULL;
         }
-        allowed = g_new0(SpecDevice, 1);
-        g_ptr_array_add(list, allowed);
-        if (g_strv_contains((const char *const *)kinds, *word))
-            allowed->kind = g_strdup(*word);
-        else if (!pci_address_parse(*word, &allowed->address))
-            allowed->network = g_strdup(*word);
     }
     return g_steal_pointer(&list);
 }

@@ -108,6 +108,16 @@ gboolean placement_device_would_do(const Host *host, const HostDevice *device, c
     return would_do(host, device, wanted);
 }
 
+const char *placement_device_kind(const HostDevice *device)
+{
+    static const char *const kinds[] = {"vf", "gpu", "ib", "nic", "nvme"};
+
+    for (gsize i = 0; i < G_N_ELEMENTS(kinds); i++)
+        if (is_kind(device, kinds[i]))
+            return kinds[i];
+    return NULL;
+}
+
 /* Devices that no group separates can only be given together, so one that is held, or which the node itself needs, holds them
  * all. What the node needs, it needs on an empty ledger (`full`) too. */
 static gboolean *list_held(const Survey *survey, const GPtrArray *all, gboolean full)
@@ -140,7 +150,7 @@ static char *describe_wanted(const SpecDevice *wanted)
 
     if (wanted->address)
         return g_strdup_printf("device '%s' (%s)", name, what);
-    return g_strdup_printf(wanted->kind ? "device '%s' (kind %s)" : "device '%s' (on network '%s')", name, what);
+    return g_strdup_printf(wanted->kind ? "device '%s' (kind %s)" : "device '%s' (interface %s)", name, what);
 }
 
 /* Whose a held device is, is not for every caller to know. */

@@ -200,6 +200,13 @@ static void explain_devices(Placement *placement, const Search *search, const So
                          solution->node_count == 1 ? "is" : "are");
     else if (devices_local_count(search->devices))
         placement_reason(placement, "All devices that ought to be near are on the guest's NUMA nodes.");
+
+    unsigned switches = (unsigned)solution->device_cost; /* a device whose way is not told counts as one */
+
+    if (devices_count(search->devices) > 1 && switches == 1)
+        placement_reason(placement, "All devices are below one PCIe root port.");
+    else if (devices_count(search->devices) > 1)
+        placement_reason(placement, "The devices are below %u PCIe root ports: no others as near are below fewer.", switches);
 }
 
 void reasons_fill(Placement *placement, const Search *search, const Solution *solution)

@@ -395,6 +395,17 @@ static gboolean refuse_locality(const Refusal *refusal)
             nearest = node;
         }
     }
+
+    Want cores = refusal->search->want;
+
+    /* Cores are not what is short, so that the devices themselves are not together anywhere. */
+    cores.ignore_memory = TRUE;
+    if (most >= units_wanted(refusal) && !would_fit(refusal, &cores)) {
+        advise_changes(refusal, advice);
+        advise(advice, "locality=preferred");
+        return refuse(refusal, advice, "needs devices %s on the NUMA nodes of its cores (locality=required); no choice of those has "
+                      "them all", names->str);
+    }
     if (!have->len)
         g_string_append(have, "no NUMA node that the guest may use has such a device");
     else if (most < units_wanted(refusal) && !refusal->question->full) {
