@@ -61,10 +61,10 @@ static void on_line(const char *line, gpointer data)
 {
     Build *build = data;
 
-    if (g_str_has_prefix(line, "E: ") && !strstr(line, "mmdebstrap failed to run")) {
-        g_free(build->failed_line);
-        build->failed_line = hvm_escape(line + 3, (gssize)MIN(strlen(line + 3), 300));
-    }
+    /* The first tells what went wrong; those behind it only which command it was in. */
+    if (!build->failed_line && (g_str_has_prefix(line, "E: ") || g_str_has_prefix(line, "dpkg: error ")))
+        build->failed_line = hvm_escape(line, (gssize)MIN(strlen(line), 300));
+    g_debug("%s", line);
     build_look_for_full_disk(build, line);
     stage_line(build, line);
 }
@@ -160,17 +160,23 @@ static gboolean run_mmdebstrap(Build *build, const char *sources, const char *ho
     g_ptr_array_add(argv, g_strdup(sources));
     g_ptr_array_add(argv, NULL);
 
-    gboolean good = process_run((const char *const *)argv->pdata, &options, HVM_ERROR_HOST, NULL, error);
+    g_autoptr(GError) local = NULL;
 
-    if (!good && build->failed_line && error && (*error)->domain == HVM_ERROR)
-        g_prefix_error(error, "mmdebstrap: %s: ", build->failed_line);
-    return good;
+    if (process_run((const char *const *)argv->pdata, &options, HVM_ERROR_HOST, NULL, &local))
+        return TRUE;
+    if (build->failed_line && g_error_matches(local, HVM_ERROR, HVM_ERROR_HOST))
+        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "mmdebstrap failed to build template '%s': %s", build->template->name,
+                    build->failed_line);
+    else
+        g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
 }
 
 gboolean bootstrap_run(Build *build, GError **error)
 {
     g_autofree char *own_suite = apt_source_own_suite(OS_RELEASE);
-    g_autofree char *sources = apt_source_for_suite(APT_FOLDER, own_suite, build->suite, error);
+    g_autofree char *sources = apt_source_for_suite(APT_FOLDER, own_suite, build->suite,
+                                                    settings_get_bool(build->settings, "build", "security"), error);
     g_autofree char *sources_path = g_build_filename(build->work_path, "debian.sources", NULL);
     g_autofree char *aptopt_path = g_build_filename(build->work_path, "apt.conf", NULL);
     g_autofree char *aptopt = NULL;

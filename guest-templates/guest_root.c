@@ -39,8 +39,11 @@ static int open_parent(int root_fd, const char *path, gboolean make, char **ret_
 
         if (above < 0)
             return -1;
-        if (mkdirat(above, name, 0755) == 0 || errno == EEXIST)
+        if (mkdirat(above, name, 0755) == 0) {
             fd = open_in_root(root_fd, parent, O_RDONLY | O_DIRECTORY, 0);
+            if (fd >= 0)
+                fchmod(fd, 0755); /* whatever the umask is */
+        }
         close(above);
     }
     if (fd >= 0)

@@ -3,7 +3,7 @@
  *
  * Every path is resolved inside that root (openat2(2), RESOLVE_IN_ROOT): an absolute link in it, such as /var/run, never
  * leads to the node's own files. `root_fd` is a descriptor of the root folder. Paths are relative or absolute, and mean
- * the same. Errors: STORAGE with the path and errno's text; *ret_number of none, ENOSPC is told by its text.
+ * the same. Errors: STORAGE with the path and errno's text.
  * Threads: any. Private to the image build.
  */
 #pragma once

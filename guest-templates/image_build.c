@@ -273,8 +273,8 @@ static void build_clear(Build *build)
 static void propagate(const Build *build, GError *local, GError **error)
 {
     if (build->disk_full || strstr(local->message, g_strerror(ENOSPC))) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE, "image store %s is full while building %s: %s",
-                    image_store_path(build->store), build->template->name, local->message);
+        g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE, "image store %s is full while building %s",
+                    image_store_path(build->store), build->template->name);
         g_error_free(local);
     } else {
         g_propagate_error(error, local);

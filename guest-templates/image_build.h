@@ -7,7 +7,8 @@
  * staging folder of the store and renamed into place at the end, so that an interrupted build leaves
  * nothing that counts, and image_store_recover() clears the rest. Two builds of one template take a lock: the
  * second waits, then finds the first's result and takes it if it was made after the second began.
- * Packages come from the machine's own configured source: /etc/apt is read, nothing is hard-coded.
+ * Packages come from the machine's own configured source: /etc/apt is read, nothing is hard-coded (apt_source.h).
+ * Stages, by file: bootstrap.c (packages), guest_setup.c (agent, configuration), root_image.c (ext4).
  * Threads: blocks for minutes; from a worker. Needs root.
  */
 #pragma once

@@ -18,7 +18,7 @@ typedef struct {
     char *work_path; /* staging/work: gone before the image is published */
     char *root_path; /* staging/work/root */
     gboolean disk_full;
-    char *failed_line; /* the last "E: " line of mmdebstrap */
+    char *failed_line; /* the first "E: " line of mmdebstrap and what it runs */
     BuildProgressFunc progress;
     gpointer data;
     GCancellable *cancellable;

@@ -36,6 +36,14 @@ const Key template_keys[] = {
     {.group = "network *", .key = "kind", .type = KEY_CHOICE, .choices = "nat|none", .fallback = "nat",
      .option = "network", .argument = "KIND", .help = "network: nat (with DHCP and DNS), or none"},
 
+    {.group = "device *", .key = "kind", .type = KEY_CHOICE, .choices = DEVICE_KINDS,
+     .help = "any free device of this kind: a GPU, an Ethernet or InfiniBand adapter, an NVMe drive, a virtual function"},
+    {.group = "device *", .key = "address", .type = KEY_PCI, .help = "the device at this PCI address"},
+    {.group = "device *", .key = "interface", .type = KEY_INTERFACE,
+     .help = "the device of this interface of the node or, where it has virtual functions, a free one of those"},
+    {.group = "device *", .key = "locality", .type = KEY_CHOICE, .choices = "any|preferred|required", .fallback = "preferred",
+     .help = "whether the guest has to be on the device's NUMA node: it must, it is if that costs no further node, or it need not"},
+
     {.group = "boot", .key = "accel", .type = KEY_CHOICE, .choices = "auto|kvm|tcg", .fallback = "auto", .option = "accel",
      .argument = "WHICH", .help = "accelerator; auto: KVM where a probe shows that it accelerates, else TCG"},
     {.group = "boot", .key = "autostart", .type = KEY_BOOL, .fallback = "false", .option = "autostart",
@@ -54,6 +62,8 @@ const Key template_keys[] = {
     {.group = "build", .key = "method", .type = KEY_CHOICE, .choices = "mmdebstrap", .help = "how the image is built"},
     {.group = "build", .key = "suite", .type = KEY_NAME, .help = "suite of the distribution: bookworm"},
     {.group = "build", .key = "packages", .type = KEY_STRING, .help = "packages to install, separated by white space"},
+    {.group = "build", .key = "security", .type = KEY_BOOL, .fallback = "true",
+     .help = "take the distribution's security updates too; false for a suite whose updates are archived"},
     {.group = "build", .key = "root-device", .type = KEY_STRING, .fallback = "/dev/vda",
      .help = "the root disk as the guest's kernel names it"},
     {0},

@@ -47,6 +47,13 @@ static gboolean make_folder(const ImageStore *store, const char *path, GError **
         g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE, "%s is not a folder", path);
         return FALSE;
     }
+    /* Whoever may write here may put another root under a guest. */
+    if ((status.st_uid != 0 && status.st_uid != geteuid()) || (status.st_mode & 022)) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE,
+                    "%s is not safe: wanted root's and not writable by others, found owner %u and mode %04o", path,
+                    (unsigned)status.st_uid, (unsigned)status.st_mode & 07777);
+        return FALSE;
+    }
     return TRUE;
 }
 

@@ -41,7 +41,7 @@ typedef struct {
 } Image;
 
 /* Opens or makes the folders. `qemu_uid`, `qemu_gid`: the user that QEMU runs as, to whom overlays are given.
- * STORAGE where it cannot be made or is not a folder. */
+ * STORAGE where it cannot be made, is not a folder, or others than root and the caller may write to it. */
 ImageStore *image_store_open(const char *path, uid_t qemu_uid, gid_t qemu_gid, GError **error);
 void image_store_free(ImageStore *store);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(ImageStore, image_store_free)

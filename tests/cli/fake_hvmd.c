@@ -44,6 +44,9 @@ struct FakeHvmd {
     char *job_method;      /* of the one job that there may be */
     GDBusMethodInvocation *job_waiter;
     GPtrArray *processes;  /* of Process: number is index + 1 */
+    char *path;            /* PATH of processes, or NULL: ours */
+    gboolean consoles;
+    int console_fd;        /* our end of the last one, or -1 */
 };
 
 static void answer_free(gpointer pointer)
@@ -208,6 +211,8 @@ static void run_exec(FakeHvmd *fake, GVariant *request, GDBusMethodInvocation *i
     g_assert_true(g_variant_lookup(request, "argv", "^a&ay", &argv));
     g_variant_lookup(request, "environment", "^a&ay", &environment);
     g_variant_lookup(request, "pty", "b", &pty);
+    if (fake->path)
+        variables = g_environ_setenv(variables, "PATH", fake->path, TRUE);
     for (const char **pair = environment; pair && *pair; pair++) {
         g_auto(GStrv) parts = g_strsplit(*pair, "=", 2);
 
@@ -220,8 +225,9 @@ static void run_exec(FakeHvmd *fake, GVariant *request, GDBusMethodInvocation *i
     int input = pairs[0][0], output = pty ? input : pairs[1][0], errors = pty ? input : pairs[2][0];
     g_autoptr(GError) error = NULL;
 
-    g_assert_true(g_spawn_async_with_fds(NULL, (char **)argv, variables, G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD,
-                                         child_setup, NULL, &process->pid, input, output, errors, &error));
+    g_assert_true(g_spawn_async_with_fds(NULL, (char **)argv, variables,
+                                         G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD, child_setup, NULL,
+                                         &process->pid, input, output, errors, &error));
     process->connection = g_dbus_method_invocation_get_connection(invocation);
     g_mutex_lock(&fake->mutex);
     g_ptr_array_add(fake->processes, process);
@@ -242,6 +248,25 @@ static void run_exec(FakeHvmd *fake, GVariant *request, GDBusMethodInvocation *i
         close(pairs[i][0]);
         close(pairs[i][1]);
     }
+}
+
+static void give_console(FakeHvmd *fake, GDBusMethodInvocation *invocation)
+{
+    g_autoptr(GUnixFDList) fds = g_unix_fd_list_new();
+    int pair[2];
+    GVariantDict reply;
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), ==, 0);
+    g_variant_dict_init(&reply, NULL);
+    g_variant_dict_insert(&reply, "console", "h", g_unix_fd_list_append(fds, pair[1], NULL));
+    g_dbus_method_invocation_return_value_with_unix_fd_list(
+        invocation, g_variant_new("(@a{sv})", g_variant_dict_end(&reply)), fds);
+    close(pair[1]);
+    g_mutex_lock(&fake->mutex);
+    if (fake->console_fd >= 0)
+        close(fake->console_fd);
+    fake->console_fd = pair[0];
+    g_mutex_unlock(&fake->mutex);
 }
 
 static Process *find_process(FakeHvmd *fake, GVariant *request)
@@ -313,8 +338,8 @@ static void start_job(FakeHvmd *fake, const char *method, GDBusMethodInvocation 
 static void cancel_job(FakeHvmd *fake, GDBusMethodInvocation *invocation)
 {
     if (fake->job_waiter)
-        g_dbus_method_invocation_return_error_literal(g_steal_pointer(&fake->job_waiter), G_IO_ERROR, G_IO_ERROR_CANCELLED,
-                                                      "the job was cancelled");
+        g_dbus_method_invocation_return_error_literal(g_steal_pointer(&fake->job_waiter), G_IO_ERROR,
+                                                      G_IO_ERROR_CANCELLED, "the job was cancelled");
     answer_empty(invocation);
 }
 
@@ -350,6 +375,8 @@ static void on_method(GDBusConnection *connection, const char *sender G_GNUC_UNU
         answer_process_end(process);
     } else if (strcmp(method, "ExecControl") == 0 && !answer)
         control(fake, request, invocation);
+    else if (strcmp(method, "Console") == 0 && fake->consoles)
+        give_console(fake, invocation);
     else if (strcmp(method, "WaitJob") == 0)
         wait_job(fake, invocation);
     else if (strcmp(method, "CancelJob") == 0)
@@ -361,7 +388,8 @@ static void on_method(GDBusConnection *connection, const char *sender G_GNUC_UNU
 }
 
 /* What a connection started ends with it. */
-static void on_closed(GDBusConnection *connection, gboolean remote G_GNUC_UNUSED, GError *error G_GNUC_UNUSED, gpointer data)
+static void on_closed(GDBusConnection *connection, gboolean remote G_GNUC_UNUSED, GError *error G_GNUC_UNUSED,
+                      gpointer data)
 {
     FakeHvmd *fake = data;
 
@@ -374,20 +402,21 @@ static void on_closed(GDBusConnection *connection, gboolean remote G_GNUC_UNUSED
     g_ptr_array_remove(fake->connections, connection);
 }
 
-static gboolean on_incoming(GSocketService *service G_GNUC_UNUSED, GSocketConnection *stream, GObject *source G_GNUC_UNUSED,
-                            gpointer data)
+static gboolean on_incoming(GSocketService *service G_GNUC_UNUSED, GSocketConnection *stream,
+                            GObject *source G_GNUC_UNUSED, gpointer data)
 {
     FakeHvmd *fake = data;
     static const GDBusInterfaceVTable table = {.method_call = on_method};
     g_autofree char *guid = g_dbus_generate_guid();
-    GDBusConnection *connection = g_dbus_connection_new_sync(
-        G_IO_STREAM(stream), guid,
-        G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_SERVER | G_DBUS_CONNECTION_FLAGS_DELAY_MESSAGE_PROCESSING, NULL, NULL, NULL);
+    GDBusConnection *connection = g_dbus_connection_new_sync(G_IO_STREAM(stream), guid,
+                                                             G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_SERVER |
+                                                                 G_DBUS_CONNECTION_FLAGS_DELAY_MESSAGE_PROCESSING,
+                                                             NULL, NULL, NULL);
 
     if (!connection)
         return TRUE;
-    g_dbus_connection_register_object(connection, "/io/hvm1", (GDBusInterfaceInfo *)&io_hvm1_interface, &table, fake, NULL,
-                                      NULL);
+    g_dbus_connection_register_object(connection, "/io/hvm1", (GDBusInterfaceInfo *)&io_hvm1_interface, &table, fake,
+                                      NULL, NULL);
     g_signal_connect(connection, "closed", G_CALLBACK(on_closed), fake);
     g_ptr_array_add(fake->connections, connection);
     g_dbus_connection_start_message_processing(connection);
@@ -412,6 +441,7 @@ FakeHvmd *fake_new(void)
 
     hvm_error_quark();
     g_mutex_init(&fake->mutex);
+    fake->console_fd = -1;
     fake->folder = g_dir_make_tmp("hvm-cli-XXXXXX", &error);
     g_assert_no_error(error);
     fake->socket = g_build_filename(fake->folder, "hvmd.sock", NULL);
@@ -456,6 +486,56 @@ void fake_close_connections(FakeHvmd *fake)
     g_main_context_invoke(fake->context, close_connections, fake);
 }
 
+typedef struct {
+    FakeHvmd *fake;
+    char *name;
+    GVariant *arguments;
+} Signal;
+
+static gboolean emit(gpointer data)
+{
+    g_autofree Signal *signal = data;
+    GPtrArray *connections = signal->fake->connections;
+
+    for (guint i = 0; i < connections->len; i++)
+        g_dbus_connection_emit_signal(connections->pdata[i], NULL, "/io/hvm1", "io.hvm1", signal->name,
+                                      g_variant_new("(@a{sv})", signal->arguments), NULL);
+    g_variant_unref(signal->arguments);
+    g_free(signal->name);
+    return G_SOURCE_REMOVE;
+}
+
+void fake_signal(FakeHvmd *fake, const char *name, const char *text)
+{
+    Signal *signal = g_new0(Signal, 1);
+    g_autoptr(GError) error = NULL;
+
+    signal->fake = fake;
+    signal->name = g_strdup(name);
+    signal->arguments = g_variant_parse(G_VARIANT_TYPE_VARDICT, text, NULL, NULL, &error);
+    g_assert_no_error(error);
+    g_main_context_invoke(fake->context, emit, signal);
+}
+
+void fake_own_path(FakeHvmd *fake, const char *path)
+{
+    fake->path = g_strdup(path);
+}
+
+void fake_console(FakeHvmd *fake)
+{
+    fake->consoles = TRUE;
+}
+
+int fake_take_console(FakeHvmd *fake)
+{
+    g_mutex_lock(&fake->mutex);
+    int fd = fake->console_fd;
+    fake->console_fd = -1;
+    g_mutex_unlock(&fake->mutex);
+    return fd;
+}
+
 static gboolean quit(gpointer data)
 {
     FakeHvmd *fake = data;
@@ -484,7 +564,10 @@ void fake_free(FakeHvmd *fake)
     g_main_loop_unref(fake->loop);
     g_main_context_unref(fake->context);
     g_mutex_clear(&fake->mutex);
+    if (fake->console_fd >= 0)
+        close(fake->console_fd);
     g_free(fake->job_method);
+    g_free(fake->path);
     g_free(fake->folder);
     g_free(fake->socket);
     g_free(fake);

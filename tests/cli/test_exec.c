@@ -1,11 +1,11 @@
 /* hvm exec: streams, signals, ends, terminals. */
 #include "hvm_error.h"
 #include "run_hvm.h"
+#include "terminal_test.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
-#include <pty.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -79,25 +79,12 @@ static void test_own_failures(void)
     fake_reply(fake, "Exec", "{'exec': <uint32 1>}");
     check_hvm(fake, "exec g true", 125, "", "hvm: hvmd sent no descriptor for stdin\n");
     fake_hang_up(fake, "Exec");
-    check_hvm(fake, "exec g true", 125, "", "hvm: the connection to hvmd was lost before it answered Exec (did hvmd stop?)\n");
+    check_hvm(fake, "exec g true", 125, "",
+              "hvm: the connection to hvmd was lost before it answered Exec (did hvmd stop?)\n");
     fake_free(fake);
     g_auto(HvmRun) run = run_hvm(NULL, NULL, "exec g true");
 
     g_assert_cmpint(run.status, ==, 125);
-}
-
-/* Runs a line of /bin/sh in which $HVM is hvm. */
-static char *run_shell(FakeHvmd *fake, const char *line, int *ret_status)
-{
-    const char *argv[] = {"/bin/bash", "-c", line, NULL};
-    g_auto(GStrv) environment = g_environ_setenv(g_get_environ(), "HVM_SOCKET", fake_socket(fake), TRUE);
-    g_autoptr(GError) error = NULL;
-    char *output = NULL;
-    int status = 0;
-
-    g_assert_true(g_spawn_sync(NULL, (char **)argv, environment, G_SPAWN_DEFAULT, NULL, NULL, &output, NULL, &status, &error));
-    *ret_status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-    return output;
 }
 
 /* 32 MiB of random bytes through cat, both ways at once. */
@@ -147,8 +134,9 @@ static void test_broken_pipe_ignored(void)
 {
     FakeHvmd *fake = fake_new();
     int status = 0;
-    g_autofree char *output =
-        run_shell(fake, "f=$(mktemp); trap '' PIPE; { $HVM exec g -- yes 2>$f; echo $? >>$f; } | head -1; cat $f; rm $f", &status);
+    g_autofree char *output = run_shell(
+        fake, "f=$(mktemp); trap '' PIPE; { $HVM exec g -- yes 2>$f; echo $? >>$f; } | head -1; cat $f; rm $f",
+        &status);
 
     g_assert_cmpstr(output, ==, "y\nhvm: cannot write the command's output: Broken pipe\n125\n");
     fake_free(fake);
@@ -191,8 +179,8 @@ static void test_signals(void)
     for (gsize i = 0; i < G_N_ELEMENTS(signals); i++) {
         g_autoptr(GSubprocessLauncher) launcher = hvm_launcher(fake, G_SUBPROCESS_FLAGS_STDOUT_PIPE);
         g_autoptr(GSubprocess) process = NULL;
-        g_autofree char *script = g_strdup_printf("trap 'echo got; exit 9' %d; echo ready; while :; do sleep 0.05; done",
-                                                  signals[i]);
+        g_autofree char *script =
+            g_strdup_printf("trap 'echo got; exit 9' %d; echo ready; while :; do sleep 0.05; done", signals[i]);
         g_autofree char *rest = NULL;
         char ready[6] = "";
 
@@ -226,7 +214,8 @@ static void test_partings(void)
         g_assert_true(g_subprocess_communicate_utf8(process, NULL, NULL, NULL, &errors, NULL));
         if (i == 1) {
             g_assert_cmpint(hvm_wait(process), ==, 125);
-            g_assert_cmpstr(errors, ==, "hvm: guest 'g': the command was lost: the connection to hvmd ended (did hvmd stop?)\n");
+            g_assert_cmpstr(errors, ==,
+                            "hvm: guest 'g': the command was lost: the connection to hvmd ended (did hvmd stop?)\n");
         }
         for (int j = 0; fake_has_process(fake); j++) {
             g_assert_cmpint(j, <, 500);
@@ -234,53 +223,6 @@ static void test_partings(void)
         }
     }
     fake_free(fake);
-}
-
-/* Starts hvm in a session of its own on a new terminal of 40 by 100; gives the terminal's other side. */
-static pid_t spawn_on_terminal(FakeHvmd *fake, const char *const *argv, int *ret_master)
-{
-    struct winsize size = {.ws_row = 40, .ws_col = 100};
-    g_auto(GStrv) environment = g_environ_setenv(g_get_environ(), "HVM_SOCKET", fake_socket(fake), TRUE);
-    pid_t pid = 0;
-
-    environment = g_environ_setenv(environment, "TERM", "xterm", TRUE);
-    pid = forkpty(ret_master, NULL, NULL, &size);
-    g_assert_cmpint(pid, >=, 0);
-    if (pid == 0) {
-        execve(argv[0], (char **)argv, environment);
-        _exit(99);
-    }
-    return pid;
-}
-
-static gboolean is_raw(int master)
-{
-    struct termios mode;
-
-    g_assert_cmpint(tcgetattr(master, &mode), ==, 0);
-    return !(mode.c_lflag & (ICANON | ECHO | ISIG));
-}
-
-/* Reads the terminal until `text` has come. */
-static void expect(int master, const char *text)
-{
-    g_autoptr(GString) all = g_string_new(NULL);
-    char buffer[256];
-
-    while (!strstr(all->str, text)) {
-        ssize_t count = read(master, buffer, sizeof buffer);
-
-        g_assert_cmpint(count, >, 0);
-        g_string_append_len(all, buffer, count);
-    }
-}
-
-static int wait_pid(pid_t pid)
-{
-    int status = 0;
-
-    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
-    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 static void test_terminal(void)
@@ -313,6 +255,15 @@ static void test_terminal(void)
     g_assert_cmpint(wait_pid(pid), ==, 3);
     g_assert_false(is_raw(master));
     close(master);
+
+    /* A TERM which is no terminal's name is not handed on. */
+    const char *strange[] = {"/usr/bin/env", "TERM=../x", hvm_path(), "exec", "-t", "g", "true", NULL};
+    g_autofree char *second = NULL;
+
+    g_assert_cmpint(wait_pid(spawn_on_terminal(fake, strange, &master)), ==, 0);
+    second = fake_last_request(fake, "Exec");
+    g_assert_null(strstr(second, "TERM="));
+    close(master);
     fake_free(fake);
 }
 
@@ -343,8 +294,8 @@ static void test_terminal_restored(void)
 static void test_background(void)
 {
     FakeHvmd *fake = fake_new();
-    g_autofree char *script = g_strdup_printf("set -m; %s exec g -- sh -c 'sleep 0.6; echo done' & wait $!; echo status $?",
-                                              hvm_path());
+    g_autofree char *script =
+        g_strdup_printf("set -m; %s exec g -- sh -c 'sleep 0.6; echo done' & wait $!; echo status $?", hvm_path());
     const char *argv[] = {"/bin/bash", "-c", script, NULL};
     int master = -1;
     pid_t pid = spawn_on_terminal(fake, argv, &master);
@@ -365,7 +316,8 @@ static void test_logs_on_terminal(void)
     GVariantDict reply;
 
     g_variant_dict_init(&reply, NULL);
-    g_variant_dict_insert_value(&reply, "text", g_variant_new_fixed_array(G_VARIANT_TYPE_BYTE, text, sizeof text - 1, 1));
+    g_variant_dict_insert_value(&reply, "text",
+                                g_variant_new_fixed_array(G_VARIANT_TYPE_BYTE, text, sizeof text - 1, 1));
     fake_reply_value(fake, "Logs", g_variant_dict_end(&reply));
     pid_t pid = spawn_on_terminal(fake, argv, &master);
 

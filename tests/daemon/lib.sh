@@ -106,10 +106,13 @@ wait_for() {
 json() {
     python3 -c '
 import json, sys
-x = json.load(sys.stdin)
+text = sys.stdin.read()
+if not text:
+    sys.exit("no JSON")
+x = json.loads(text)
 value = eval(sys.argv[1])
 for item in value if isinstance(value, (list, tuple)) else [value]:
-    print(item)' "$1"
+    print(item)' "$1" 2>/dev/null
 }
 
 # --- libvirt and hvmd -------------------------------------------------------------------------------------------------
@@ -192,7 +195,7 @@ connected() { raw_call Hello | grep -q "'connected': <true>"; }
 
 # Puts the image that all tests share into the store: bound, or with `copy` as an own copy.
 use_image() {
-    [ -d "$HVM_TEST_STORE/images/debian12" ] || bail "there is no image in $HVM_TEST_STORE"
+    [ -e "$HVM_TEST_STORE/whole" ] || bail "there is no image in $HVM_TEST_STORE"
     mkdir -p -m 711 "$store/images"
     if [ "${1:-}" = copy ]; then
         cp -a --sparse=always "$HVM_TEST_STORE/images/." "$store/images/"
@@ -215,7 +218,9 @@ create() {
 
     shift
     case " $* " in *" --cpus "*) ;; *) set -- --cpus 1 "$@" ;; esac
-    hvm create "$name" --template debian12 --memory 512M "$@"
+    case " $* " in *" --memory "*) ;; *) set -- --memory 512M "$@" ;; esac
+    case " $* " in *" --template "*) ;; *) set -- --template debian12 "$@" ;; esac
+    hvm create "$name" "$@"
 }
 
 state_of() { hvm show "$1" --json | json 'x["state"]'; }
@@ -226,12 +231,12 @@ uuid_of() { field "$1" uuid; }
 qemu_pid() { cat "/run/libvirt/qemu/$1.pid" 2>/dev/null; }
 
 # start_nowait NAME: starts it and does not wait for its agent: for tests that want a domain, not a system.
-start_nowait() { hvm start "$1" --no-wait; }
+start_nowait() { hvm start "$1" --no-wait >/dev/null; }
 
 # --- what is left -----------------------------------------------------------------------------------------------------
 
-pages_free() { cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages 2>/dev/null || echo 0; }
-pages_at_begin=$(pages_free)
+# Huge pages that the sandbox's guests hold.
+pages_taken() { stat -f -c '%b %f' /dev/hugepages | awk '{ print $1 - $2 }'; }
 
 # Lines "KIND NAME" of everything that hvm, libvirt or QEMU left; empty where all is gone. With `off`, guests that are defined but off
 # may be: what a guest keeps while it is off is not listed.
@@ -260,7 +265,7 @@ leaks() {
             esac
         done
         hvm host --json | json '["promise of %s to %s" % (p["cpus"], p["guest"]) for p in x["promises"]]'
-        [ "$(pages_free)" = "$pages_at_begin" ] || echo "huge pages: $pages_at_begin free at first, now $(pages_free)"
+        [ "$(pages_taken)" = 0 ] || echo "huge pages: $(pages_taken)"
     } 2>&1 | grep -v '^domain $\|^network $\|^$' || true
 }
 

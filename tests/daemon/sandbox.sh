@@ -82,11 +82,12 @@ private_empty /var/lib/libvirt
 mkdir -p /var/lib/libvirt/{qemu,dnsmasq,images,boot,network}
 chown libvirt-qemu:kvm /var/lib/libvirt/qemu
 # The capability cache is kept between tests: without it the first start of a guest takes 4 s longer.
-mkdir -p "$HVM_TEST_STORE.cache/qemu" /var/cache/libvirt
-chown libvirt-qemu:kvm "$HVM_TEST_STORE.cache/qemu"
-mount --bind "$HVM_TEST_STORE.cache" /var/cache/libvirt
+mkdir -p "$HVM_TEST_CACHE/qemu" /var/cache/libvirt
+chown libvirt-qemu:kvm "$HVM_TEST_CACHE/qemu"
+mount --bind "$HVM_TEST_CACHE" /var/cache/libvirt
 mkdir -p /dev/hugepages
-mount -t hugetlbfs -o pagesize=2M hugetlbfs /dev/hugepages
+# With a size of its own the mount counts what is taken from it alone.
+mount -t hugetlbfs -o pagesize=2M,size=64G hugetlbfs /dev/hugepages
 mkdir -m 711 "$work/store"
 
 cd "$HVM_TEST_SOURCE"

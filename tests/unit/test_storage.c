@@ -133,6 +133,10 @@ static void test_open(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
     g_assert_null(image_store_open(link, 0, 0, &error));
     assert_error(error, HVM_ERROR_STORAGE, "is not a folder");
     g_clear_error(&error);
+    g_assert_cmpint(chmod(images, 0775), ==, 0);
+    g_assert_null(image_store_open(real, 0, 0, &error));
+    assert_error(error, HVM_ERROR_STORAGE, "images is not safe: wanted root's and not writable by others");
+    g_clear_error(&error);
     g_assert_null(image_store_open("relative", 0, 0, &error));
     assert_error(error, HVM_ERROR_INVALID, "absolute");
 }
@@ -639,7 +643,7 @@ static void test_full(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
     image = publish(fixture, "debian12", &error);
     g_assert_no_error(error);
     g_assert_cmpint(g_mkdir(point, 0755), ==, 0);
-    if (mount("none", point, "tmpfs", 0, "size=1m") < 0) {
+    if (mount("none", point, "tmpfs", 0, "size=1m,mode=0711") < 0) {
         g_test_skip("needs the right to mount a tmpfs");
         return;
     }

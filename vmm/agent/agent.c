@@ -29,7 +29,7 @@
  * process 1 the agent is there before its port: the pauses begin with 1 ms and double up to these. */
 #define HUNG_PAUSE_MS 100
 #define MISSING_PAUSE_MS 1000
-#define DESCRIPTORS_MAX 1024 /* inherited ones above are not looked for */
+#define READS_PER_ROUND 32
 
 typedef struct {
     Session session;
@@ -57,8 +57,7 @@ static void on_signal(int number)
 
     if (number != SIGCHLD)
         terminated = 1;
-    if (write(wake_write, "", 1) < 0) /* full: it wakes up anyway */
-        terminated |= 0;
+    write(wake_write, "", 1); /* full: it wakes up anyway */
     errno = code;
 }
 
@@ -137,14 +136,15 @@ static void port_lost(Agent *agent, bool reopen)
     if (!agent->hung_up)
         session_hang_up(&agent->session);
     agent->hung_up = true;
-    if (reopen || agent->listen_path) {
+    if (agent->port >= 0 && (reopen || agent->listen_path)) {
         close(agent->port);
         agent->port = -1;
     }
 }
 
-/* Also while hung up: bytes, or a read that would wait, tell that somebody is there again. */
-static void read_port(Agent *agent)
+/* Also while hung up: bytes, or a read that would wait, tell that somebody is there again. False: there was nothing to
+ * read. */
+static bool read_port(Agent *agent)
 {
     size_t room;
     uint8_t *to = protocol_parser_space(&agent->session.parser, &room);
@@ -154,11 +154,14 @@ static void read_port(Agent *agent)
         agent->hung_up = false;
         protocol_parser_filled(&agent->session.parser, (size_t)n);
         session_parse(&agent->session);
-    } else if (n < 0 && errno == EAGAIN) {
+        return true;
+    }
+    if (n < 0 && errno == EAGAIN) {
         agent->hung_up = false;
     } else if (n == 0 || errno != EINTR) {
         port_lost(agent, n < 0 && errno != EIO && errno != ECONNRESET);
     }
+    return false;
 }
 
 static void write_port(Agent *agent)
@@ -186,7 +189,7 @@ static nfds_t fill_polls(Agent *agent)
     if (session->queue.start < session->queue.end || agent->more)
         agent->polls[1].events |= POLLOUT;
     agent->polls[2] = (struct pollfd){.fd = agent->port < 0 && !terminated ? agent->listener : -1, .events = POLLIN};
-    for (unsigned i = 0; i < PROTOCOL_STREAMS_MAX; i++) {
+    for (unsigned i = 0; i < session->n_slots; i++) {
         const Command *command = &session->commands[i];
 
         for (int fd = 0; fd < 3; fd++, n++) {
@@ -202,9 +205,9 @@ static nfds_t fill_polls(Agent *agent)
     return n;
 }
 
-static void serve_inputs(Agent *agent)
+static void serve_inputs(Agent *agent, unsigned n_polled)
 {
-    for (unsigned i = 0; i < PROTOCOL_STREAMS_MAX; i++) {
+    for (unsigned i = 0; i < n_polled; i++) {
         Command *command = &agent->session.commands[i];
         short events = agent->polls[3 + 3 * i].revents;
 
@@ -219,10 +222,10 @@ static void serve_inputs(Agent *agent)
     }
 }
 
-static void serve_outputs(Agent *agent)
+static void serve_outputs(Agent *agent, unsigned n_polled)
 {
-    for (unsigned k = 0; k < PROTOCOL_STREAMS_MAX; k++) {
-        unsigned i = (agent->turn + k) % PROTOCOL_STREAMS_MAX;
+    for (unsigned k = 0; k < n_polled; k++) {
+        unsigned i = (agent->turn + k) % n_polled;
         Command *command = &agent->session.commands[i];
 
         for (int fd = 1; fd <= 2; fd++) {
@@ -250,7 +253,7 @@ static bool is_draining(Agent *agent)
 
     if (!protocol_queue_payload(&agent->session.queue, PROTOCOL_PAYLOAD_MAX))
         return false;
-    for (unsigned i = 0; i < PROTOCOL_STREAMS_MAX; i++)
+    for (unsigned i = 0; i < agent->session.n_slots; i++)
         for (int fd = 1; fd <= 2; fd++)
             if (commands[i].id && stream_wants_read(&commands[i], fd) && commands[i].drain[fd] >= 0)
                 return true;
@@ -307,6 +310,7 @@ static void prepare_port(Agent *agent)
 static void serve(Agent *agent)
 {
     ProtocolQueue *queue = &agent->session.queue;
+    unsigned n_polled; /* commands; more may start before they are served */
     nfds_t n;
     int timeout_ms;
 
@@ -316,16 +320,19 @@ static void serve(Agent *agent)
         agent->grow_root = !system_grow_root();
     timeout_ms = wait_ms(agent);
     n = fill_polls(agent);
+    n_polled = agent->session.n_slots;
     if (poll(agent->polls, n, timeout_ms) < 0)
         return;
-    if (agent->polls[1].revents & ~POLLOUT)
-        read_port(agent);
+    /* A virtio-serial port gives at most a page at a time. */
+    for (int i = 0; i < READS_PER_ROUND && agent->polls[1].revents & ~POLLOUT; i++)
+        if (!read_port(agent))
+            break;
     if (agent->polls[0].revents)
         reap(agent);
-    serve_inputs(agent);
+    serve_inputs(agent, n_polled);
     session_emit(&agent->session);
     if (!agent->hung_up)
-        serve_outputs(agent);
+        serve_outputs(agent, n_polled);
     agent->more = !session_emit(&agent->session);
     write_port(agent);
     if (agent->session.power_off && !agent->session.power_off_ack_due && queue->start == queue->end)
@@ -368,27 +375,12 @@ static bool parse_options(Agent *agent, int argc, char **argv)
     return !(agent->port_path && agent->listen_path);
 }
 
-/* An init may be started without 0, 1 and 2; a pipe must not get their numbers. And what else it was given is not for the
- * commands. */
-static void sort_descriptors(void)
-{
-    int fd;
-
-    do {
-        fd = open("/dev/null", O_RDWR);
-    } while (fd >= 0 && fd <= 2);
-    if (fd > 2)
-        close(fd);
-    for (fd = 3; fd < DESCRIPTORS_MAX; fd++)
-        fcntl(fd, F_SETFD, FD_CLOEXEC);
-}
-
 int main(int argc, char **argv)
 {
     static Agent agent; /* zero, so that it takes no room in the file */
     bool ending = false;
 
-    sort_descriptors();
+    system_sort_descriptors();
     agent.port = agent.listener = -1;
     if (!parse_options(&agent, argc, argv))
         return usage();

@@ -13,24 +13,40 @@ void session_init(Session *session)
     protocol_parser_init(&session->parser, PROTOCOL_HELLO, PROTOCOL_ZEROS);
 }
 
-static void command_free(Command *command)
+static void command_free(Session *session, Command *command)
 {
     for (int fd = 0; fd < 3; fd++)
         stream_close(command, fd);
     memset(command, 0, sizeof(*command));
+    while (session->n_slots > 0 && !session->commands[session->n_slots - 1].id)
+        session->n_slots--;
 }
 
+/* A running command of this session, or NULL. */
 static Command *command_find(Session *session, uint32_t id)
 {
-    for (unsigned i = 0; i < PROTOCOL_STREAMS_MAX; i++)
+    for (unsigned i = 0; i < session->n_slots; i++)
         if (session->commands[i].id == id && !session->commands[i].detached)
             return &session->commands[i];
     return NULL;
 }
 
+/* A free slot, or NULL. */
+static Command *command_new(Session *session)
+{
+    for (unsigned i = 0; i < PROTOCOL_STREAMS_MAX; i++) {
+        if (session->commands[i].id)
+            continue;
+        if (i >= session->n_slots)
+            session->n_slots = i + 1;
+        return &session->commands[i];
+    }
+    return NULL;
+}
+
 bool session_has_commands(const Session *session)
 {
-    for (unsigned i = 0; i < PROTOCOL_STREAMS_MAX; i++)
+    for (unsigned i = 0; i < session->n_slots; i++)
         if (session->commands[i].id)
             return true;
     return false;
@@ -51,11 +67,14 @@ static void session_error(Session *session, const char *text)
     exec_drop(session);
 }
 
-/* The client is gone. What the command left running goes with it, unlike after an end of its own. */
+/* The client is gone. What the command left running goes with it, unlike after an end of its own. It may still write,
+ * so that a program which says something at its SIGHUP does not die of SIGPIPE instead; a terminal is closed. */
 static void command_end(Command *command)
 {
-    for (int fd = 0; fd < 3; fd++)
-        stream_close(command, fd);
+    stream_close(command, 0);
+    for (int fd = 1; fd <= 2; fd++)
+        if (command->pty || !command->pid)
+            stream_close(command, fd);
     if (!command->pid || command->kill_at_ms)
         return;
     command->kill_at_ms = now_ms() + AGENT_KILL_MS;
@@ -65,15 +84,16 @@ static void command_end(Command *command)
 
 void session_hang_up(Session *session)
 {
-    for (unsigned i = 0; i < PROTOCOL_STREAMS_MAX; i++) {
+    for (unsigned i = 0; i < session->n_slots; i++) {
         Command *command = &session->commands[i];
 
         if (!command->id || command->detached)
             continue;
         command_end(command);
         command->detached = true;
+        command->credit[1] = command->credit[2] = 0; /* nobody to send it to */
         if (!command->pid)
-            command_free(command);
+            command_free(session, command);
     }
     protocol_parser_init(&session->parser, PROTOCOL_HELLO, PROTOCOL_ZEROS);
     session->queue.start = session->queue.end = 0;
@@ -89,13 +109,13 @@ static void session_begin(Session *session, uint64_t id)
     pid_t leaders[PROTOCOL_STREAMS_MAX];
     size_t n_leaders = 0;
 
-    for (unsigned i = 0; i < PROTOCOL_STREAMS_MAX; i++)
+    for (unsigned i = 0; i < session->n_slots; i++)
         if (session->commands[i].pid)
             leaders[n_leaders++] = session->commands[i].pid;
     system_signal_sessions(leaders, n_leaders, SIGKILL);
-    for (unsigned i = 0; i < PROTOCOL_STREAMS_MAX; i++)
+    for (unsigned i = 0; i < session->n_slots; i++)
         if (session->commands[i].id)
-            command_free(&session->commands[i]);
+            command_free(session, &session->commands[i]);
     session->queue.start = session->queue.end = 0;
     session->power_off_ack_due = false;
     session->highest = 0;
@@ -108,7 +128,7 @@ int session_timers(Session *session)
     int64_t now = now_ms();
     int64_t next = -1;
 
-    for (unsigned i = 0; i < PROTOCOL_STREAMS_MAX; i++) {
+    for (unsigned i = 0; i < session->n_slots; i++) {
         Command *command = &session->commands[i];
 
         if (!command->pid || !command->kill_at_ms)
@@ -127,7 +147,7 @@ void session_child_ended(Session *session, pid_t pid, int code, int status)
 {
     Command *command = NULL;
 
-    for (unsigned i = 0; i < PROTOCOL_STREAMS_MAX && !command; i++)
+    for (unsigned i = 0; i < session->n_slots && !command; i++)
         if (session->commands[i].id && session->commands[i].pid == pid)
             command = &session->commands[i];
     if (!command)
@@ -136,7 +156,7 @@ void session_child_ended(Session *session, pid_t pid, int code, int status)
         system_signal_sessions(&pid, 1, SIGKILL); /* now, while its number is still its own */
     command->pid = 0;
     if (command->detached) {
-        command_free(command);
+        command_free(session, command);
         return;
     }
     command->exit_due = true;
@@ -165,7 +185,7 @@ static void take_exec(Session *session, const ProtocolFrame *frame)
     session->exec_length += frame->length;
     if (frame->flags & PROTOCOL_MORE)
         return;
-    command = command_find(session, 0);
+    command = command_new(session);
     if (!protocol_exec_parse(session->exec, session->exec_length, &exec) || !command) {
         session_error(session, command ? "an EXEC is malformed" : "too many commands");
         return;
@@ -295,7 +315,7 @@ static bool emit_exit(Session *session, Command *command)
         memcpy(payload + 8, command->exit_text, text);
     if (!put(session, PROTOCOL_EXIT, 0, command->id, payload, 8 + text))
         return false;
-    command_free(command);
+    command_free(session, command);
     return true;
 }
 
@@ -347,7 +367,7 @@ bool session_emit(Session *session)
         return true;
     if (!emit_session(session))
         return false;
-    for (unsigned i = 0; i < PROTOCOL_STREAMS_MAX; i++)
+    for (unsigned i = 0; i < session->n_slots; i++)
         if (session->commands[i].id && !session->commands[i].detached && !emit_command(session, &session->commands[i]))
             return false;
     return true;

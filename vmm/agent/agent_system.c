@@ -24,6 +24,7 @@
 #define EXT4_SUPER_MAGIC 0xEF53
 
 #define KILL_ROUNDS 50
+#define DESCRIPTORS_MAX 1024 /* inherited ones above are not looked for */
 
 /* A short file into `to`; its length, or -1. */
 static ssize_t read_file(const char *path, char *to, size_t size)
@@ -48,17 +49,18 @@ static bool write_file(const char *path, const char *text)
     return good;
 }
 
-/* State and session of a process, from /proc/PID/stat; its name, in brackets, may hold anything. */
-static bool process_session(const char *pid, char *ret_state, pid_t *ret_session)
+/* State, group and session of a process, from /proc/PID/stat; its name, in brackets, may hold anything. */
+static bool process_session(const char *pid, char *ret_state, pid_t *ret_group, pid_t *ret_session)
 {
     char path[64], text[512];
     const char *after;
-    int session;
+    int group, session;
 
     snprintf(path, sizeof(path), "/proc/%s/stat", pid);
     if (read_file(path, text, sizeof(text)) < 0 || !(after = strrchr(text, ')')) ||
-        sscanf(after + 1, " %c %*d %*d %d", ret_state, &session) != 2)
+        sscanf(after + 1, " %c %*d %d %d", ret_state, &group, &session) != 3)
         return false;
+    *ret_group = group;
     *ret_session = session;
     return true;
 }
@@ -71,22 +73,24 @@ static bool is_among(pid_t session, const pid_t *leaders, size_t n_leaders)
     return false;
 }
 
-/* Number of living processes met. */
+/* Number of living processes met. A process in the leader's own group was signalled with that: a second SIGHUP would
+ * kill it in the midst of what it does about the first. */
 static unsigned signal_once(const pid_t *leaders, size_t n_leaders, int signal_number)
 {
     DIR *folder = opendir("/proc");
     const struct dirent *entry;
     unsigned alive = 0;
-    pid_t session;
+    pid_t group, session;
     char state;
 
     while (folder && (entry = readdir(folder))) {
-        if (!isdigit((unsigned char)entry->d_name[0]) || !process_session(entry->d_name, &state, &session))
+        if (!isdigit((unsigned char)entry->d_name[0]) || !process_session(entry->d_name, &state, &group, &session))
             continue;
         if (session <= 0 || state == 'Z' || state == 'X' || !is_among(session, leaders, n_leaders))
             continue;
         alive++;
-        kill(atoi(entry->d_name), signal_number);
+        if (group != session || signal_number == SIGKILL)
+            kill(atoi(entry->d_name), signal_number);
     }
     if (folder)
         closedir(folder);
@@ -110,6 +114,21 @@ void system_signal_sessions(const pid_t *leaders, size_t n_leaders, int signal_n
             return;
         nanosleep(&pause, NULL);
     }
+}
+
+void system_sort_descriptors(void)
+{
+    int fd;
+
+    do {
+        fd = open("/dev/null", O_RDWR);
+        if (fd < 0)
+            fd = open("/", O_RDONLY);
+    } while (fd >= 0 && fd <= 2);
+    if (fd > 2)
+        close(fd);
+    for (fd = 3; fd < DESCRIPTORS_MAX; fd++)
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
 static char oom_before[16];

@@ -102,7 +102,8 @@ static gboolean on_interrupt(gpointer data)
     return G_SOURCE_REMOVE;
 }
 
-gboolean cli_call(Cli *cli, const char *method, GVariant *request, gboolean cancellable, GVariant **ret_reply, GError **error)
+gboolean cli_call(Cli *cli, const char *method, GVariant *request, gboolean cancellable, GVariant **ret_reply,
+                  GError **error)
 {
     const char *term = g_getenv("TERM");
     Progress progress = {
@@ -147,6 +148,8 @@ Settings *cli_settings(const Cli *cli, GError **error)
         if (!settings_set_name(settings, name, value, "request", error))
             return NULL;
     }
+    if (!device_options_set(settings, cli_values(cli, device_option.name), error))
+        return NULL;
     return g_steal_pointer(&settings);
 }
 
@@ -189,6 +192,9 @@ int cli_each_guest(Cli *cli, gboolean (*one)(Cli *cli, const char *name, GError 
         cli_report(error);
         if (!status)
             status = hvm_error_exit_status(error);
+        /* Without hvmd the others would fail in the same words. */
+        if (!cli->client && !g_error_matches(error, HVM_ERROR, HVM_ERROR_INVALID))
+            break;
     }
     return status;
 }

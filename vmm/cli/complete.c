@@ -12,8 +12,8 @@ static void offer(const char *candidate, const char *prefix)
         puts(candidate);
 }
 
-/* Names that a listing of hvmd gives. */
-static void offer_names(Cli *cli, const char *method, const char *list, const char *prefix)
+/* Names that a listing of hvmd gives, with `suffix`. */
+static void offer_names(Cli *cli, const char *method, const char *list, const char *suffix, const char *prefix)
 {
     Client *client = cli_client(cli, NULL);
     g_autoptr(GVariant) reply = NULL;
@@ -26,8 +26,11 @@ static void offer_names(Cli *cli, const char *method, const char *list, const ch
         g_autoptr(GVariant) row = g_variant_get_child_value(rows, i);
         const char *name = NULL;
 
-        if (g_variant_lookup(row, "name", "&s", &name))
-            offer(name, prefix);
+        if (g_variant_lookup(row, "name", "&s", &name)) {
+            g_autofree char *candidate = g_strconcat(name, suffix, NULL);
+
+            offer(candidate, prefix);
+        }
     }
 }
 
@@ -35,10 +38,17 @@ static void offer_kind(Cli *cli, WordKind kind, const char *prefix)
 {
     switch (kind) {
     case WORD_GUEST:
-        offer_names(cli, "List", "guests", prefix);
+        offer_names(cli, "List", "guests", "", prefix);
+        break;
+    case WORD_GUEST_OR_TEMPLATE:
+        offer_names(cli, "List", "guests", "", prefix);
+        offer_names(cli, "ListTemplates", "templates", "", prefix);
         break;
     case WORD_TEMPLATE:
-        offer_names(cli, "ListTemplates", "templates", prefix);
+        offer_names(cli, "ListTemplates", "templates", "", prefix);
+        break;
+    case WORD_GUEST_FILE: /* files of this node: by the shell */
+        offer_names(cli, "List", "guests", ":", prefix);
         break;
     case WORD_FILE: /* the shell completes those itself */
     case WORD_OTHER:

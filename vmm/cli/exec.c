@@ -1,4 +1,4 @@
-/* exec, run: run a command in a guest that is there, or in one made for it. */
+/* exec, run, shell: run a command in a guest that is there, or in one made for it. */
 #include "cli.h"
 #include "hvm_error.h"
 #include "streams.h"
@@ -13,10 +13,23 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { CONTROL_PATIENCE_US = 1000000 };
+enum { CONTROL_PATIENCE_US = 1000000, TERM_LENGTH_MAX = 64 };
+
+/* What the first argument names. */
+typedef enum { IN_GUEST, IN_NEW_GUEST, IN_EITHER } Where;
+
+/* What to run, and where. */
+typedef struct {
+    Where where;
+    GVariant *settings;      /* of the guest that is made */
+    const char *const *argv;
+    gboolean tty;
+    gboolean at_home;        /* begins in the user's home, not in the caller's folder */
+} Work;
 
 typedef struct {
     Cli *cli;
+    const Work *work;
     const char *name;
     gboolean tty;
     guint32 number;         /* hvmd's, 0 until it has told */
@@ -29,17 +42,6 @@ typedef struct {
     int status;
     GError *error;          /* hvm's own failure */
 } Exec;
-
-static void die_by_signal(const Exec *exec, int number)
-{
-    sigset_t set = exec->signals;
-
-    terminal_restore();
-    signal(number, SIG_DFL);
-    raise(number);
-    sigaddset(&set, number);
-    sigprocmask(SIG_UNBLOCK, &set, NULL);
-}
 
 static GVariantDict *control_request(const Exec *exec, GVariantDict *request)
 {
@@ -61,10 +63,10 @@ static void pass_signal(Exec *exec, int number)
     gboolean ends = number == SIGINT || number == SIGTERM || number == SIGHUP || number == SIGQUIT;
     GVariantDict request;
 
-    /* Before the command runs, and where hvmd does not take signals any more, hvm itself is what the signal ends; hvmd then
-     * ends the command with the connection. */
+    /* Before the command runs, and where hvmd does not take signals any more, hvm itself is what the signal ends; hvmd
+     * then ends the command with the connection. */
     if (!exec->number || (ends && exec->control_since && now - exec->control_since > CONTROL_PATIENCE_US))
-        die_by_signal(exec, number);
+        terminal_die_by_signal(number);
     if (!exec->control_since)
         exec->control_since = now;
     g_variant_dict_insert(control_request(exec, &request), "signal", "i", number);
@@ -101,7 +103,8 @@ static gboolean on_signal(int fd, GIOCondition condition G_GNUC_UNUSED, gpointer
     return G_SOURCE_CONTINUE;
 }
 
-/* Before any other thread is there, so that none of them takes the signals. Those which the caller ignores (nohup) stay so. */
+/* Before any other thread is there, so that none of them takes the signals. Those which the caller ignores (nohup) stay
+ * so. */
 static void take_signals(Exec *exec)
 {
     static const int passed[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
@@ -123,13 +126,22 @@ static void take_signals(Exec *exec)
     g_unix_fd_add(exec->signal_fd, G_IO_IN, on_signal, exec);
 }
 
+/* The names of terminals are made of these; anything else is no name, and programs in the guest look for files by it. */
+static gboolean term_is_good(const char *term)
+{
+    gsize length = term ? strlen(term) : 0;
+
+    return length > 0 && length <= TERM_LENGTH_MAX && term[0] != '.' &&
+           strspn(term, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "-+._") == length;
+}
+
 static GVariant *environment_request(const Exec *exec, GError **error)
 {
     const char *const *pairs = cli_values(exec->cli, "env");
     g_autoptr(GPtrArray) all = g_ptr_array_new();
     g_autofree char *term = g_strconcat("TERM=", g_getenv("TERM"), NULL);
 
-    if (exec->tty && g_getenv("TERM"))
+    if (exec->tty && term_is_good(g_getenv("TERM")))
         g_ptr_array_add(all, term);
     for (; pairs && *pairs; pairs++) {
         if (!strchr(*pairs, '=') || **pairs == '=') {
@@ -147,16 +159,16 @@ static GVariant *environment_request(const Exec *exec, GError **error)
 static gboolean add_directory(const Exec *exec, GVariantDict *request, GError **error)
 {
     const char *wanted = cli_value(exec->cli, "cwd");
-    g_autofree char *here = wanted ? NULL : g_get_current_dir();
+    g_autofree char *here = wanted ? NULL : exec->work->at_home ? g_strdup("") : g_get_current_dir();
 
     if (wanted && wanted[0] != '/') {
         g_autofree char *shown = hvm_escape(wanted, (gssize)MIN(strlen(wanted), 60));
 
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--cwd: wanted a path in the guest that begins with '/', found '%s'",
-                    shown);
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID,
+                    "--cwd: wanted a path in the guest that begins with '/', found '%s'", shown);
         return FALSE;
     }
-    if (wanted || here[0] == '/')
+    if (wanted || here[0] == '/') /* none: the user's home */
         g_variant_dict_insert_value(request, "directory", g_variant_new_bytestring(wanted ? wanted : here));
     g_variant_dict_insert(request, "directory-required", "b", wanted != NULL);
     return TRUE;
@@ -181,8 +193,7 @@ static GVariant *exec_request(const Exec *exec, GError **error)
         g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--user: wanted a user of the guest");
         return NULL;
     }
-    g_variant_dict_insert_value(&request, "argv",
-                                g_variant_new_bytestring_array((const char *const *)cli->arguments->pdata + 1, -1));
+    g_variant_dict_insert_value(&request, "argv", g_variant_new_bytestring_array(exec->work->argv, -1));
     if (user)
         g_variant_dict_insert(&request, "user", "s", user);
     g_variant_dict_insert(&request, "pty", "b", exec->tty);
@@ -266,10 +277,12 @@ static gboolean start(Exec *exec, GVariant *unnamed, GError **error)
     if (!client_call_fds(client, "Exec", g_variant_dict_end(&request), &reply, &fds, error))
         return FALSE;
     if (!g_variant_lookup(reply, "exec", "u", &exec->number) || !exec->number) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INTERNAL, "hvmd answered Exec wrongly: wanted the number of the command");
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INTERNAL,
+                    "hvmd answered Exec wrongly: wanted the number of the command");
         return FALSE;
     }
-    if ((input = client_take_fd(reply, fds, "stdin", error)) < 0 || (output = client_take_fd(reply, fds, "stdout", error)) < 0)
+    if ((input = client_take_fd(reply, fds, "stdin", error)) < 0 ||
+        (output = client_take_fd(reply, fds, "stdout", error)) < 0)
         return FALSE;
     if (!exec->tty && (errors = client_take_fd(reply, fds, "stderr", error)) < 0)
         return FALSE;
@@ -285,7 +298,7 @@ static gboolean start(Exec *exec, GVariant *unnamed, GError **error)
     return TRUE;
 }
 
-/* An ephemeral guest of the template that the first argument names. It ends with our connection, however that ends. */
+/* An ephemeral guest of the template that the first argument names. It ends with our connection, however that ends. Caller frees. */
 static char *run_guest(Cli *cli, GVariant *settings, GError **error)
 {
     g_autoptr(GVariant) reply = NULL;
@@ -305,17 +318,53 @@ static char *run_guest(Cli *cli, GVariant *settings, GError **error)
     return g_strdup(name);
 }
 
-/* `settings`: for a guest made for the command; NULL: the guest is there, and `name` it. */
-static int execute(Cli *cli, const char *name, GVariant *settings, GError **error)
+/* Whether the caller has a guest of this name. */
+static gboolean look_for_guest(Cli *cli, const char *name, gboolean *ret_found, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    GVariant *request = cli_name_request(name, error);
+
+    if (!request)
+        return FALSE;
+    *ret_found = cli_call(cli, "Show", request, FALSE, NULL, &local);
+    if (local && !g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND)) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* The guest to run in, which may have to be made. Caller frees. */
+static char *find_guest(Cli *cli, const Work *work, GError **error)
+{
+    const char *name = cli_argument(cli, 0);
+    gboolean found = work->where == IN_GUEST;
+    char *made = NULL;
+
+    if (work->where == IN_EITHER && !look_for_guest(cli, name, &found, error))
+        return NULL;
+    if (found && work->where == IN_EITHER && g_variant_n_children(work->settings) > 0) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID,
+                    "guest '%s' is there already: options that say what a guest is like are for a template's name", name);
+        return NULL;
+    }
+    if (found)
+        return g_strdup(name);
+    made = run_guest(cli, work->settings, error);
+    if (!made && work->where == IN_EITHER && error && g_error_matches(*error, HVM_ERROR, HVM_ERROR_NOT_FOUND))
+        g_prefix_error(error, "no guest '%s'; ", name);
+    return made;
+}
+
+static int execute(Cli *cli, const Work *work, GError **error)
 {
     /* Static: pumps may still be blocked in a read, and tell their end, when this function has returned. */
     static Exec exec;
-    g_autoptr(GVariant) owned_settings = settings ? g_variant_ref_sink(settings) : NULL;
     g_autoptr(GVariant) request = NULL;
-    g_autofree char *made = NULL;
+    g_autofree char *name = NULL;
     struct sigaction pipe_before;
 
-    exec = (Exec){.cli = cli, .name = name, .tty = cli_has(cli, "tty")};
+    exec = (Exec){.cli = cli, .work = work, .tty = work->tty};
     if (exec.tty && !isatty(STDIN_FILENO)) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--tty: wanted a terminal as standard input, found none");
         return 1;
@@ -327,20 +376,21 @@ static int execute(Cli *cli, const char *name, GVariant *settings, GError **erro
     sigaction(SIGPIPE, NULL, &pipe_before);
     signal(SIGPIPE, SIG_IGN);
     take_signals(&exec);
-    if (owned_settings && !(exec.name = made = run_guest(cli, owned_settings, error)))
+    if (!(exec.name = name = find_guest(cli, work, error)))
         return 1;
     cli_note(cli, "starting the command");
     if (!start(&exec, request, error)) {
         terminal_restore();
         return 1;
     }
-    /* After an error of hvmd's (it is gone) the output which is still on its way is written; after one of our own, nothing. */
+    /* After an error of hvmd's (it is gone) the output which is still on its way is written; after one of our own,
+     * nothing. */
     while (!exec.broken_pipe && !(exec.waited ? exec.outputs == 0 : exec.error != NULL))
         g_main_context_iteration(NULL, TRUE);
     terminal_restore();
     cli_note(cli, "the command has ended");
     if (exec.broken_pipe && pipe_before.sa_handler == SIG_DFL)
-        die_by_signal(&exec, SIGPIPE);
+        terminal_die_by_signal(SIGPIPE);
     if (exec.error)
         g_propagate_error(error, exec.error);
     return exec.status;
@@ -348,16 +398,33 @@ static int execute(Cli *cli, const char *name, GVariant *settings, GError **erro
 
 int run_exec(Cli *cli, GError **error)
 {
-    const char *name = cli_argument(cli, 0);
+    const Work work = {
+        .where = IN_GUEST, .argv = (const char *const *)cli->arguments->pdata + 1, .tty = cli_has(cli, "tty")};
 
-    return name_check(name, "guest name", error) ? execute(cli, name, NULL, error) : 1;
+    return name_check(cli_argument(cli, 0), "guest name", error) ? execute(cli, &work, error) : 1;
 }
 
 int run_run(Cli *cli, GError **error)
 {
-    GVariant *settings = NULL;
+    g_autoptr(GVariant) settings = NULL;
+    Work work = {
+        .where = IN_NEW_GUEST, .argv = (const char *const *)cli->arguments->pdata + 1, .tty = cli_has(cli, "tty")};
 
     if (!name_check(cli_argument(cli, 0), "template name", error) || !(settings = cli_settings_request(cli, error)))
         return 1;
-    return execute(cli, NULL, settings, error);
+    work.settings = g_variant_ref_sink(settings);
+    return execute(cli, &work, error);
+}
+
+int run_shell(Cli *cli, GError **error)
+{
+    /* The agent sets SHELL from the user's line in /etc/passwd. */
+    static const char *const argv[] = {"/bin/sh", "-c", "exec \"${SHELL:-/bin/sh}\" -l", NULL};
+    g_autoptr(GVariant) settings = NULL;
+    Work work = {.where = IN_EITHER, .argv = argv, .tty = isatty(STDIN_FILENO), .at_home = TRUE};
+
+    if (!name_check(cli_argument(cli, 0), "name", error) || !(settings = cli_settings_request(cli, error)))
+        return 1;
+    work.settings = g_variant_ref_sink(settings);
+    return execute(cli, &work, error);
 }

@@ -3,6 +3,7 @@
 #include "hvm_error.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <termios.h>
@@ -44,4 +45,16 @@ void terminal_size(gint16 *ret_rows, gint16 *ret_columns)
     ioctl(STDIN_FILENO, TIOCGWINSZ, &size);
     *ret_rows = (gint16)(size.ws_row && size.ws_row <= G_MAXINT16 ? size.ws_row : 24);
     *ret_columns = (gint16)(size.ws_col && size.ws_col <= G_MAXINT16 ? size.ws_col : 80);
+}
+
+void terminal_die_by_signal(int number)
+{
+    sigset_t set;
+
+    terminal_restore();
+    sigemptyset(&set);
+    sigaddset(&set, number);
+    signal(number, SIG_DFL);
+    raise(number);
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
 }

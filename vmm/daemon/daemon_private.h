@@ -6,6 +6,7 @@
  *   service.c   the interface io.hvm1: authorise, check the request, dispatch, answer
  *   methods.c   what each method does
  *   jobs.c      long work with progress
+ *   events.c    what happens to guests, told to who subscribed
  *   execs.c     commands in guests, on behalf of a connection
  *
  * Threads: all state here belongs to the main thread. Methods of kind WORKER and JOB run in a thread of their own, see
@@ -35,6 +36,8 @@ struct Daemon {
     int lock_fd;
     unsigned pending;    /* connections that have not authenticated yet */
     gint workers;        /* atomic: calls in threads */
+    gboolean activated;  /* systemd holds the socket, and starts us again when it is used */
+    unsigned idle_checks;
 };
 
 struct Client {
@@ -46,6 +49,8 @@ struct Client {
     GHashTable *execs;           /* id -> Exec */
     guint32 last_id;
     unsigned outstanding;        /* calls whose answer has not left yet */
+    gboolean subscribed;         /* wants GuestEvent */
+    unsigned events;             /* of those, how many have not left yet */
     GMutex lock;                 /* the two below: jobs add to them */
     GPtrArray *ephemeral;        /* names of the guests that end with this connection */
     gboolean closed;
@@ -106,6 +111,10 @@ GVariant *job_wait(Call *call, GError **error);
 GVariant *job_cancel(Call *call, GError **error);
 /* The connection is gone: bound jobs are cancelled, the others go on to their end. */
 void jobs_abandon(Client *client);
+
+/* A GuestsEventFunc; `data` is the Daemon. Any thread. */
+void events_on_guest(const char *event, const char *name, const char *uuid, uid_t owner_uid, gpointer daemon);
+GVariant *events_subscribe(Call *call, GError **error);
 
 GVariant *exec_start(Call *call, GError **error);
 /* In the main thread, after exec_start(): hands it to the client, or ends it where the client is gone. */

@@ -295,6 +295,7 @@ gboolean listener_start(Daemon *daemon, GError **error)
         g_propagate_prefixed_error(error, g_steal_pointer(&local), "socket from systemd: ");
         return FALSE;
     }
+    daemon->activated = socket != NULL;
     if (!socket && !(socket = make_socket(daemon, error)))
         return FALSE;
     daemon->guid = g_dbus_generate_guid();

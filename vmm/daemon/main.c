@@ -13,9 +13,27 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Leaves after a minute of idleness. */
+enum { IDLE_CHECK_S = 10, IDLE_CHECKS = 6 };
+
 static gboolean quit(gpointer data)
 {
     g_main_loop_quit(((Daemon *)data)->loop);
+    return G_SOURCE_CONTINUE;
+}
+
+/* Started by its socket, hvmd leaves when nobody needs it: systemd listens on and starts it again. */
+static gboolean leave_when_idle(gpointer data)
+{
+    Daemon *daemon = data;
+    gboolean busy = g_hash_table_size(daemon->clients) > 0 || daemon->pending > 0 ||
+                    g_atomic_int_get(&daemon->workers) > 0 || !guests_ready(daemon->guests) || guests_busy(daemon->guests);
+
+    daemon->idle_checks = busy ? 0 : daemon->idle_checks + 1;
+    if (daemon->idle_checks >= IDLE_CHECKS) {
+        g_message("nobody needs hvmd: it leaves until its socket is used again");
+        g_main_loop_quit(daemon->loop);
+    }
     return G_SOURCE_CONTINUE;
 }
 
@@ -44,6 +62,9 @@ static int serve(Daemon *daemon, GError **error)
     guint interrupt = g_unix_signal_add(SIGINT, quit, daemon);
 
     if (listener_start(daemon, error) && (daemon->guests = guests_new(&daemon->config->guests, error))) {
+        guests_set_listener(daemon->guests, events_on_guest, daemon);
+        if (daemon->activated)
+            g_timeout_add_seconds(IDLE_CHECK_S, leave_when_idle, daemon);
         g_message("hvmd %s serves %s", HVM_VERSION, daemon->config->socket_path);
         g_main_loop_run(daemon->loop);
     }

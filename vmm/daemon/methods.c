@@ -8,6 +8,7 @@
 #include "template.h"
 #include "template_keys.h"
 #include "units.h"
+#include "verify.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -335,6 +336,49 @@ static GVariant *show(Call *call, GError **error)
     return guests_show(call->client->daemon->guests, call->client->caller, request_string(call->request, "name"), error);
 }
 
+static GVariant *console(Call *call, GError **error)
+{
+    int fd = guests_console(call->client->daemon->guests, call->client->caller, request_string(call->request, "name"),
+                            !request_bool(call->request, "read-only", FALSE), error);
+    GVariantDict dict;
+
+    if (fd < 0)
+        return NULL;
+    call->fds = g_unix_fd_list_new_from_array(&fd, 1);
+    g_variant_dict_init(&dict, NULL);
+    g_variant_dict_insert(&dict, "console", "h", 0);
+    return g_variant_dict_end(&dict);
+}
+
+static GVariant *verify(Call *call, GError **error)
+{
+    g_autoptr(GPtrArray) findings = guests_verify(call->client->daemon->guests, call->client->caller,
+                                                  request_string(call->request, "name"), error);
+    GVariantBuilder list = G_VARIANT_BUILDER_INIT(G_VARIANT_TYPE("aa{sv}"));
+    guint32 differences = 0;
+    GVariantDict dict;
+
+    for (guint i = 0; findings && i < findings->len; i++) {
+        const Finding *finding = findings->pdata[i];
+
+        g_variant_dict_init(&dict, NULL);
+        g_variant_dict_insert(&dict, "what", "s", finding->what);
+        g_variant_dict_insert(&dict, "promised", "s", finding->promised);
+        g_variant_dict_insert(&dict, "found", "s", finding->found);
+        g_variant_dict_insert(&dict, "state", "s", finding->kept ? "ok" : "differs");
+        g_variant_builder_add_value(&list, g_variant_dict_end(&dict));
+        differences += !finding->kept;
+    }
+    if (!findings) {
+        g_variant_builder_clear(&list);
+        return NULL;
+    }
+    g_variant_dict_init(&dict, NULL);
+    g_variant_dict_insert_value(&dict, "findings", g_variant_builder_end(&list));
+    g_variant_dict_insert(&dict, "differences", "u", differences);
+    return g_variant_dict_end(&dict);
+}
+
 static GVariant *logs(Call *call, GError **error)
 {
     g_autoptr(GBytes) text = guests_logs(call->client->daemon->guests, call->client->caller, request_string(call->request, "name"),
@@ -363,11 +407,14 @@ const Method methods[] = {
     {"Destroy", "name:s", METHOD_JOB, destroy},
     {"List", "", METHOD_MAIN, list},
     {"Show", "name:s", METHOD_WORKER, show},
+    {"Verify", "name:s", METHOD_WORKER, verify},
     {"Logs", "name:s lines?:u", METHOD_WORKER, logs},
     {"Exec", "name:s argv:aay environment?:aay directory?:ay directory-required?:b user?:s pty?:b rows?:q columns?:q",
      METHOD_WORKER, exec_start},
+    {"Console", "name:s read-only?:b", METHOD_WORKER, console},
     {"ExecWait", "exec:u", METHOD_MAIN, exec_wait},
     {"ExecControl", "exec:u signal?:i rows?:q columns?:q", METHOD_MAIN, exec_control},
+    {"Subscribe", "", METHOD_MAIN, events_subscribe},
     {"WaitJob", "job:u", METHOD_MAIN, job_wait},
     {"CancelJob", "job:u", METHOD_MAIN, job_cancel},
     {0},

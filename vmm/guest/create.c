@@ -33,6 +33,8 @@ void guest_publish(Guests *guests, Guest *guest)
     guest->operation = NULL;
     g_cond_broadcast(&guests->changed);
     g_mutex_unlock(&guests->lock);
+    if (!guest->real->ephemeral)
+        guest_emit(guests, guest, "created");
 }
 
 static gboolean undo_name(gpointer data, GError **error G_GNUC_UNUSED)
@@ -98,7 +100,8 @@ Guest *guest_prepare(Guests *guests, const Caller *caller, const char *name, con
     g_autoptr(Settings) below = image ? settings_below(image, ephemeral) : NULL;
     g_autoptr(Spec) spec = image && host ? spec_new(name, template_name, template->settings, below, request, error) : NULL;
 
-    if (!spec || !placement_could_fit(host, spec, &caller->allowed, &guests->policy, error))
+    if (!spec || !devices_check_right(host, spec, guests->config->devices, caller->uid, error) ||
+        !placement_could_fit(host, spec, &caller->allowed, &guests->policy, error))
         return NULL;
 
     g_autoptr(RuntimeGuest) real = g_new0(RuntimeGuest, 1);

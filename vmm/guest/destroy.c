@@ -95,6 +95,7 @@ gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, 
 
     if (good) {
         guest_forget(guests, guest);
+        guest_emit(guests, guest, "destroyed");
     } else {
         guest_set_leaving(guests, guest, FALSE);
         guest_prefix_error(error, name);

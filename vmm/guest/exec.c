@@ -83,8 +83,7 @@ ChannelBox *guest_channel(Guests *guests, Guest *guest, unsigned timeout_ms, GEr
     return box;
 }
 
-/* The guest, if it runs. */
-static Guest *find_running(Guests *guests, const Caller *caller, const char *name, GError **error)
+Guest *guest_find_running(Guests *guests, const Caller *caller, const char *name, GError **error)
 {
     g_autoptr(Guest) guest = guests_find(guests, caller, name, error);
 
@@ -106,7 +105,7 @@ static Guest *find_running(Guests *guests, const Caller *caller, const char *nam
 GuestExec *guests_exec(Guests *guests, const Caller *caller, const char *name, const ChannelCommand *command,
                        ChannelStreams *ret_streams, ChannelEndFunc on_end, gpointer data, GError **error)
 {
-    g_autoptr(Guest) guest = find_running(guests, caller, name, error);
+    g_autoptr(Guest) guest = guest_find_running(guests, caller, name, error);
     g_autoptr(ChannelBox) box = guest ? guest_channel(guests, guest, REOPEN_TIMEOUT_MS, error) : NULL;
     guint32 number = box ? channel_exec(box->channel, command, ret_streams, on_end, data, error) : 0;
 

@@ -14,6 +14,7 @@ Guest *guest_new(RuntimeGuest *real)
 
     g_atomic_ref_count_init(&guest->references);
     g_mutex_init(&guest->channel_lock);
+    g_mutex_init(&guest->console_lock);
     guest->real = real;
     guest->life = g_cancellable_new();
     return guest;
@@ -30,7 +31,9 @@ void guest_unref(Guest *guest)
     if (!guest || !g_atomic_ref_count_dec(&guest->references))
         return;
     guest_drop_channel(guest);
+    guest_drop_console(guest);
     g_mutex_clear(&guest->channel_lock);
+    g_mutex_clear(&guest->console_lock);
     g_object_unref(guest->life);
     runtime_guest_free(guest->real);
     g_free(guest);
@@ -113,12 +116,40 @@ void guest_prefix_error(GError **error, const char *name)
         g_prefix_error_literal(error, prefix);
 }
 
+void guests_set_listener(Guests *guests, GuestsEventFunc on_event, gpointer data)
+{
+    guests->on_event = on_event;
+    guests->event_data = data;
+}
+
+void guest_emit(Guests *guests, const Guest *guest, const char *event)
+{
+    if (guests->on_event)
+        guests->on_event(event, guest->real->spec->name, guest->real->uuid, guest->real->owner_uid, guests->event_data);
+}
+
+gboolean guests_busy(Guests *guests)
+{
+    GHashTableIter iter;
+    Guest *guest = NULL;
+    gboolean busy = g_atomic_int_get(&guests->workers) > 0;
+
+    g_mutex_lock(&guests->lock);
+    g_hash_table_iter_init(&iter, guests->table);
+    while (!busy && g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
+        busy = guest->operation || (guest->state != GUEST_OFF && guest->state != GUEST_CRASHED);
+    g_mutex_unlock(&guests->lock);
+    return busy;
+}
+
 void guest_set_state(Guests *guests, Guest *guest, GuestState state)
 {
     gboolean down = state == GUEST_OFF || state == GUEST_CRASHED;
 
     g_mutex_lock(&guests->lock);
-    guest->state = state;
+    gboolean changed = guest->told != state;
+
+    guest->state = guest->told = state;
     if (down) {
         ledger_release(guests->ledger, guest->real->uuid);
         g_clear_pointer(&guest->real->placement, placement_free);
@@ -128,6 +159,8 @@ void guest_set_state(Guests *guests, Guest *guest, GuestState state)
     g_mutex_unlock(&guests->lock);
     if (down)
         guest_drop_channel(guest);
+    if (changed)
+        guest_emit(guests, guest, guest_state_name(state));
 }
 
 gboolean guest_refresh_state(Guests *guests, Guest *guest, GError **error)

@@ -6,7 +6,7 @@
  * promises, the image store and the networks. It is the same after hvmd was killed and started again:
  * all state lies with libvirt and in the store, and guests_recover() reads it back.
  *
- * Each pipeline is a file: create.c, start.c, run.c, stop.c, destroy.c, recover.c, exec.c.
+ * Each pipeline is a file: create.c, start.c, run.c, stop.c, destroy.c, recover.c, exec.c, console.c.
  *
  * Threads: everything may be called from any thread but the main loop's, because it blocks on libvirt; exceptions are
  * named. Locks: one mutex over table and ledger, never held over a libvirt call or a wait; and for each guest an
@@ -39,6 +39,10 @@ typedef struct {
     Allowed allowed;      /* the cpuset of the calling process; NULL bitmaps: no bound */
 } Caller;
 
+/* Something happened to a guest: "created", "destroyed", or the name of its new state ("starting", "running", "off", ...). In any
+ * thread, with no lock held; must not block nor call back. */
+typedef void (*GuestsEventFunc)(const char *event, const char *name, const char *uuid, uid_t owner_uid, gpointer data);
+
 typedef struct {
     char *libvirt_uri;
     char *store_path;
@@ -47,15 +51,26 @@ typedef struct {
     uid_t qemu_uid;
     gid_t qemu_gid;
     hwloc_bitmap_t housekeeping; /* PUs kept for the node, or empty */
+    GPtrArray *devices;         /* of SpecDevice: what users other than root may ask for, or NULL; see devices_parse_allowed() */
     unsigned limit_guests;      /* per user other than root; 0: no limit */
     unsigned limit_cpus;        /* of running guests */
     guint64 limit_memory_bytes; /* of running guests */
     guint64 limit_pages_bytes;  /* of running guests, in huge pages */
 } GuestsConfig;
 
+/* Reads the list of hvmd.conf's [devices] allow: kinds, PCI addresses and names of interfaces, separated by white space or commas. INVALID.
+ * Caller unrefs. */
+GPtrArray *devices_parse_allowed(const char *text, GError **error);
+
 /* Opens the store, reads the topology, probes KVM, begins to connect to libvirt. `config` must outlive it. In the main thread,
  * before its loop runs. Recovery follows by itself, in a worker, each time libvirt answers. */
 Guests *guests_new(const GuestsConfig *config, GError **error);
+
+/* Sets who is told of events; once, before the main loop runs. */
+void guests_set_listener(Guests *guests, GuestsEventFunc on_event, gpointer data);
+
+/* Whether any guest is not off (or crashed), or something works on one. Any thread, does not block. */
+gboolean guests_busy(Guests *guests);
 
 /* Stops threads and closes; guests run on. In the main thread. */
 void guests_free(Guests *guests);
@@ -97,6 +112,9 @@ void guests_leave(Guests *guests, const char *name);
 /* Ends it, forgets it, removes its disk. */
 gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, GError **error);
 
+/* Reads back from the kernel what it does for a running guest: of Finding (verify.h); caller unrefs. BUSY where it is not running. */
+GPtrArray *guests_verify(Guests *guests, const Caller *caller, const char *name, GError **error);
+
 /* a{sv} each, as io.hvm1.xml says for List and Show. guests_list() does not block: any thread. Floating. */
 GVariant *guests_list(Guests *guests, const Caller *caller);
 GVariant *guests_show(Guests *guests, const Caller *caller, const char *name, GError **error);
@@ -114,6 +132,10 @@ gboolean guest_exec_signal(GuestExec *exec, int signal_number, GError **error);
 gboolean guest_exec_resize(GuestExec *exec, guint16 rows, guint16 columns, GError **error);
 /* Ends the command if it still runs, and forgets it. Not in a callback of the channel's. */
 void guest_exec_free(GuestExec *exec);
+
+/* Joins the guest's serial console: a stream socket on which its output comes; what is written to it goes to the guest where
+ * `writes`. One writer at a time (BUSY), several watchers; a watcher that does not read loses output. Caller closes; -1 on error. */
+int guests_console(Guests *guests, const Caller *caller, const char *name, gboolean writes, GError **error);
 
 /* What the node has and what is promised: the reply of the method Host. Floating. */
 GVariant *guests_host(Guests *guests, const Caller *caller, GError **error);

@@ -14,6 +14,7 @@ typedef struct {
     gatomicrefcount references;
     RuntimeGuest *real;      /* changed only by who holds the operation, under the lock */
     GuestState state;        /* under the lock */
+    GuestState told;         /* the state that the listener was told last; under the lock */
     const char *operation;   /* "create", "start", ...: static text; NULL: none. Under the lock */
     gboolean creating;       /* not to be seen yet */
     gboolean gone;           /* destroyed: not in the table any more */
@@ -22,6 +23,8 @@ typedef struct {
     GCancellable *life;      /* cancelled when the guest stops; a new one at each start. Under the lock */
     GMutex channel_lock;
     struct ChannelBox *channel; /* under channel_lock */
+    GMutex console_lock;
+    struct Console *console;    /* while somebody watches; under console_lock */
 } Guest;
 
 struct Guests {
@@ -41,6 +44,8 @@ struct Guests {
     gboolean ready;
     gboolean recovered;   /* half-made things have been cleared once; only guests_recover() touches it */
     gint workers;         /* atomic: threads under way */
+    GuestsEventFunc on_event;
+    gpointer event_data;
 };
 
 Guest *guest_new(RuntimeGuest *real);
@@ -85,6 +90,9 @@ void guests_remove_socket_folder(const char *folder);
 /* Sets the state and wakes who waits; off and crashed also end the guest's life: promise released, channel dropped. */
 void guest_set_state(Guests *guests, Guest *guest, GuestState state);
 
+/* Tells the listener. Not with the lock held. */
+void guest_emit(Guests *guests, const Guest *guest, const char *event);
+
 /* Asks the runtime how the guest is and sets its state. With the operation held. */
 gboolean guest_refresh_state(Guests *guests, Guest *guest, GError **error);
 
@@ -101,6 +109,11 @@ Host *guests_snapshot(Guests *guests, GError **error);
 gboolean limits_check_create(Guests *guests, const Caller *caller, GError **error);
 gboolean limits_check_start(Guests *guests, const Guest *guest, GError **error);
 
+/* Whether the caller may have the devices of a spec: all for root, else those that hvmd.conf lists. DENIED. */
+gboolean devices_check_right(const Host *host, const Spec *spec, const GPtrArray *allowed, uid_t uid, GError **error);
+/* Whether placed devices can be given away at all: without an IOMMU none can. HOST. */
+gboolean devices_check_iommu(const Host *host, const Placement *placement, GError **error);
+
 /* The agent's channel, opened where it is not; see exec.c. */
 typedef struct ChannelBox ChannelBox;
 ChannelBox *guest_channel(Guests *guests, Guest *guest, unsigned timeout_ms, GError **error);
@@ -108,6 +121,13 @@ Channel *channel_box_get(ChannelBox *box);
 void channel_box_unref(ChannelBox *box);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(ChannelBox, channel_box_unref)
 void guest_drop_channel(Guest *guest);
+
+/* The guest, if it runs and is the caller's; BUSY, NOT_FOUND. */
+Guest *guest_find_running(Guests *guests, const Caller *caller, const char *name, GError **error);
+
+typedef struct Console Console;
+/* Forgets the console; its thread leaves when QEMU or the last watcher does. */
+void guest_drop_console(Guest *guest);
 
 /* The last line that is not blank of the console's log, escaped, or NULL. Caller frees. */
 char *guest_last_console_line(const Guest *guest);

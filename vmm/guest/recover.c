@@ -36,7 +36,7 @@ static void adopt(Guests *guests, RuntimeFound *found)
         g_clear_pointer(&guest->real->placement, placement_free);
         guest->real->placement = g_steal_pointer(&found->guest->placement);
     }
-    guest->state = found->state;
+    guest->state = guest->told = found->state;
     if (found->state == GUEST_OFF || found->state == GUEST_CRASHED) {
         ledger_release(guests->ledger, guest->real->uuid);
         g_clear_pointer(&guest->real->placement, placement_free);

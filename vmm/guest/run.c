@@ -102,12 +102,14 @@ gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *
     guest = guest_prepare(guests, caller, name, template_name, request, TRUE, &image, error);
     if (!guest || !guest_take_name(guests, caller, guest, error))
         return FALSE;
+    guest_emit(guests, guest, "created");
 
     const Run run = {guests, caller, guest, image, cancellable, progress, data};
 
     if (!attempt_twice(&run, error)) {
         guest_prefix_error(error, name);
         guest_forget(guests, guest);
+        guest_emit(guests, guest, "destroyed");
         return FALSE;
     }
     guest_publish(guests, guest);

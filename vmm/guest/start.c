@@ -9,6 +9,7 @@
 
 #include "hvm_error.h"
 #include "step.h"
+#include "verify.h"
 
 #include <errno.h>
 #include <glib/gstdio.h>
@@ -73,7 +74,8 @@ static gboolean reserve(Guests *guests, const Caller *caller, Guest *guest, GErr
     RuntimeGuest *real = guest->real;
     g_autoptr(Host) fresh = guests_snapshot(guests, error);
 
-    if (!fresh)
+    /* hvmd.conf, or the node, may have changed since it was created. */
+    if (!fresh || !devices_check_right(fresh, real->spec, guests->config->devices, caller->uid, error))
         return FALSE;
     g_mutex_lock(&guests->lock);
 
@@ -81,9 +83,10 @@ static gboolean reserve(Guests *guests, const Caller *caller, Guest *guest, GErr
 
     if (placement) {
         real->placement = placement;
-        if (limits_check_start(guests, guest, error)) {
+        if (devices_check_iommu(fresh, placement, error) && limits_check_start(guests, guest, error)) {
             ledger_add(guests->ledger, placement_promise(placement, real->uuid, real->spec->name, real->owner_uid));
             guest->state = GUEST_STARTING;
+            guest->told = GUEST_STARTING;
             g_object_unref(guest->life);
             guest->life = g_cancellable_new();
         } else {
@@ -161,6 +164,24 @@ static gboolean attach_network(Guests *guests, Guest *guest, GError **error)
     return TRUE;
 }
 
+/* The cheap part of verify, at every start: a promise that the kernel does not keep is none. */
+static gboolean check_threads(Guests *guests, Guest *guest, GError **error)
+{
+    g_autoptr(GPtrArray) findings = g_ptr_array_new_with_free_func((GDestroyNotify)finding_free);
+    pid_t pid = 0;
+
+    if (!guests->runtime->process(guests->runtime, guest->real, &pid, error))
+        return FALSE;
+    verify_threads(pid, guest->real->placement, findings);
+
+    const Finding *difference = verify_first_difference(findings);
+
+    if (difference)
+        g_set_error(error, HVM_ERROR, HVM_ERROR_LIBVIRT, "%s: wanted %s, found %s", difference->what, difference->promised,
+                    difference->found);
+    return difference == NULL;
+}
+
 gboolean guest_wait_for_agent(Guests *guests, Guest *guest, unsigned timeout_s, GError **error)
 {
     g_autoptr(ChannelBox) channel = guest_channel(guests, guest, timeout_s * 1000, error);
@@ -195,12 +216,15 @@ gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, Gues
     if (!reserve_patiently(guests, caller, guest, error))
         return FALSE;
     undo_push(undo, "promise", undo_reserve, &pair, NULL);
+    guest_emit(guests, guest, guest_state_name(GUEST_STARTING));
     if (!step_reached("start.reserve", error) || !make_socket_folder(guest->real, error) ||
         !step_reached("start.folder", error) || !attach_network(guests, guest, error) || !step_reached("start.network", error))
         return FALSE;
     progress(guest->real->kvm ? "starting it on KVM" : "starting it on TCG (software emulation: slow)", data);
     undo_push(undo, "domain", undo_run, &pair, NULL);
     if (!guests->runtime->start(guests->runtime, guest->real, FALSE, error) || !step_reached("start.domain", error))
+        return FALSE;
+    if (!check_threads(guests, guest, error) || !step_reached("start.verify", error))
         return FALSE;
     undo_commit(undo);
     g_mutex_lock(&guests->lock);

@@ -61,10 +61,24 @@ static char *list_nodes(const Search *search, const Solution *solution)
     return text;
 }
 
+/* Of a guest on more unlike nodes than this only the last are left out in turn, which may miss the second best: looking at
+ * all would take longer than the placement. */
+enum { NODE_TRIALS_MAX = 8 };
+
+/* Whether leaving out the node of this cell is the same as leaving out the next one's. */
+static gboolean repeats_next(const Search *search, const Solution *solution, guint i)
+{
+    const Cell *cell = &g_array_index(solution->cells, Cell, i), *next = cell + 1;
+
+    return i + 1 < solution->cells->len && !devices_count(search->devices) && cell->count == next->count &&
+           cell->emulator == next->emulator && search_nodes_alike(search, solution->phase, cell->node, next->node);
+}
+
 static void explain_nodes(Placement *placement, const Search *search, const Solution *solution)
 {
     g_autofree char *nodes = list_nodes(search, solution);
     g_auto(Solution) second = {0};
+    unsigned trials = 0;
 
     if (search->survey->nodes->len == 1)
         return;
@@ -79,10 +93,13 @@ static void explain_nodes(Placement *placement, const Search *search, const Solu
         placement_reason(placement, "On %s: %s.", nodes,
                          solution->node_count == 1 ? "one has room for all of it" : "no fewer have room for it");
     /* Another set of nodes lacks one of these. */
-    for (guint i = 0; i < solution->cells->len; i++) {
+    for (guint i = solution->cells->len; i-- > 0 && trials < NODE_TRIALS_MAX;) {
         g_auto(Solution) other = {0};
 
-        search_run(search, (int)g_array_index(solution->cells, Cell, i).node, &other);
+        if (repeats_next(search, solution, i))
+            continue;
+        trials++;
+        search_run(search, (int)g_array_index(solution->cells, Cell, i).node, solution->node_count, &other);
         if (!other.found)
             continue;
         if (!second.found || other.node_count < second.node_count ||
@@ -99,7 +116,9 @@ static void explain_nodes(Placement *placement, const Search *search, const Solu
 
     g_autofree char *other_nodes = list_nodes(search, &second), *why = compare_solutions(&second, solution);
 
-    placement_reason(placement, "Second best: %s; it loses %s.", other_nodes, why);
+    gboolean all = trials < NODE_TRIALS_MAX || solution->cells->len <= NODE_TRIALS_MAX;
+
+    placement_reason(placement, "%s: %s; it loses %s.", all ? "Second best" : "Next best of those tried", other_nodes, why);
 }
 
 /* The slices in which units lie, by their L3's number, as a list for people. */
@@ -158,7 +177,8 @@ static void explain_l3s(Placement *placement, const Search *search, const Soluti
             second = g_steal_pointer(&other);
         }
     }
-    placement_reason(placement, "Level-3 caches %s of NUMA node %u: the fewest that hold its cores, leaving the least broken up.", list,
+    placement_reason(placement, "Level-3 caches %s of NUMA node %u: the fewest that hold its cores, leaving the least broken up.",
+                     list,
                      node->host_node->node);
     if (!second) {
         placement_reason(placement, "No other choice of level-3 caches on NUMA node %u fits.", node->host_node->node);
@@ -180,6 +200,13 @@ static void explain_devices(Placement *placement, const Search *search, const So
                          solution->node_count == 1 ? "is" : "are");
     else if (devices_local_count(search->devices))
         placement_reason(placement, "All devices that ought to be near are on the guest's NUMA nodes.");
+
+    unsigned switches = (unsigned)solution->device_cost; /* a device whose way is not told counts as one */
+
+    if (devices_count(search->devices) > 1 && switches == 1)
+        placement_reason(placement, "All devices are below one PCIe root port.");
+    else if (devices_count(search->devices) > 1)
+        placement_reason(placement, "The devices are below %u PCIe root ports: no others as near are below fewer.", switches);
 }
 
 void reasons_fill(Placement *placement, const Search *search, const Solution *solution)

@@ -75,6 +75,8 @@ struct Runtime {
     gboolean (*undefine)(Runtime *runtime, const RuntimeGuest *guest, GError **error);
     /* How one guest is now; off where it is not known. */
     gboolean (*state)(Runtime *runtime, const char *uuid, GuestState *ret_state, GError **error);
+    /* The process that runs it (QEMU's pid). NOT_FOUND where it is off. */
+    gboolean (*process)(Runtime *runtime, const RuntimeGuest *guest, pid_t *ret_pid, GError **error);
     /* All that is there, hvm's and others': of RuntimeFound. `store`: which guests are ours. */
     GPtrArray *(*list)(Runtime *runtime, const char *store, GError **error);
     void (*free)(Runtime *runtime);

@@ -1,6 +1,7 @@
 #include "domain_xml.h"
 
 #include "metadata.h"
+#include "passthrough_xml.h"
 #include "units.h"
 
 #include <string.h>
@@ -307,6 +308,8 @@ static void add_devices(xmlNode *domain, const RuntimeGuest *guest)
     if (guest->network && guest->mac)
         add_network(devices, guest);
     add_console(devices, guest);
+    if (guest->placement)
+        passthrough_xml_add(devices, guest->placement, guest->spec->machine);
     /* libvirt adds a balloon where none is written out, and a ballooned guest loses its huge pages. */
     xml_set(xml_add(devices, "memballoon"), "model", "none");
 

@@ -3,6 +3,7 @@
 #include "domain_xml.h"
 #include "hvm_error.h"
 #include "metadata.h"
+#include "sysroot.h"
 #include "units.h"
 
 #include <string.h>
@@ -90,18 +91,26 @@ static gboolean last_error_is(int code, int other)
     return found == code || found == other;
 }
 
-static gboolean vm_kill(Runtime *runtime, const RuntimeGuest *guest, GError **error)
+/* As look_up(), where a domain that is not there is no error: *ret_domain is NULL then. */
+static gboolean look_up_if_there(Runtime *runtime, const char *uuid, virDomainPtr *ret_domain, GError **error)
 {
     g_autoptr(GError) local = NULL;
-    g_autoptr(virDomain) domain = look_up(runtime, guest->uuid, &local);
 
-    if (!domain) {
-        if (g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND))
-            return TRUE;
+    *ret_domain = look_up(runtime, uuid, &local);
+    if (local && !g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND)) {
         g_propagate_error(error, g_steal_pointer(&local));
         return FALSE;
     }
-    if (virDomainDestroyFlags(domain, VIR_DOMAIN_DESTROY_DEFAULT) == 0 ||
+    return TRUE;
+}
+
+static gboolean vm_kill(Runtime *runtime, const RuntimeGuest *guest, GError **error)
+{
+    g_autoptr(virDomain) domain = NULL;
+
+    if (!look_up_if_there(runtime, guest->uuid, &domain, error))
+        return FALSE;
+    if (!domain || virDomainDestroyFlags(domain, VIR_DOMAIN_DESTROY_DEFAULT) == 0 ||
         last_error_is(VIR_ERR_OPERATION_INVALID, VIR_ERR_NO_DOMAIN))
         return TRUE;
     return virt_error(error, "cannot end the domain");
@@ -109,16 +118,12 @@ static gboolean vm_kill(Runtime *runtime, const RuntimeGuest *guest, GError **er
 
 static gboolean vm_undefine(Runtime *runtime, const RuntimeGuest *guest, GError **error)
 {
-    g_autoptr(GError) local = NULL;
-    g_autoptr(virDomain) domain = look_up(runtime, guest->uuid, &local);
+    g_autoptr(virDomain) domain = NULL;
 
-    if (!domain) {
-        if (g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND))
-            return TRUE;
-        g_propagate_error(error, g_steal_pointer(&local));
+    if (!look_up_if_there(runtime, guest->uuid, &domain, error))
         return FALSE;
-    }
-    if (virDomainUndefineFlags(domain, VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
+    if (!domain ||
+        virDomainUndefineFlags(domain, VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
                                            VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | VIR_DOMAIN_UNDEFINE_NVRAM) == 0 ||
         last_error_is(VIR_ERR_NO_DOMAIN, VIR_ERR_NO_DOMAIN))
         return TRUE;
@@ -151,14 +156,24 @@ static GuestState state_of(virDomainPtr domain)
 
 static gboolean vm_state(Runtime *runtime, const char *uuid, GuestState *ret_state, GError **error)
 {
-    g_autoptr(GError) local = NULL;
-    g_autoptr(virDomain) domain = look_up(runtime, uuid, &local);
+    g_autoptr(virDomain) domain = NULL;
 
-    if (!domain && !g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND)) {
-        g_propagate_error(error, g_steal_pointer(&local));
+    if (!look_up_if_there(runtime, uuid, &domain, error))
+        return FALSE;
+    *ret_state = domain ? state_of(domain) : GUEST_OFF;
+    return TRUE;
+}
+
+/* libvirt has no call for it; it keeps the pid beside the domain's state ("/run/libvirt/qemu/NAME.pid"). */
+static gboolean vm_process(Runtime *runtime G_GNUC_UNUSED, const RuntimeGuest *guest, pid_t *ret_pid, GError **error)
+{
+    guint64 pid = 0;
+
+    if (!sysroot_read_uint(&pid, NULL, "/run/libvirt/qemu/%s.pid", guest->spec->name) || pid == 0 || pid > G_MAXINT) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_NOT_FOUND, "its QEMU does not run");
         return FALSE;
     }
-    *ret_state = domain ? state_of(domain) : GUEST_OFF;
+    *ret_pid = (pid_t)pid;
     return TRUE;
 }
 
@@ -171,6 +186,28 @@ static void take_pins(const xmlNode *node, hwloc_bitmap_t pus)
     if (some) {
         hwloc_bitmap_or(pus, pus, some);
         hwloc_bitmap_free(some);
+    }
+}
+
+/* The PCI devices that elements of that name under <devices> give to the domain. */
+static void take_devices(const xmlNode *devices, const char *name, GPtrArray *addresses)
+{
+    static const char *const keys[] = {"domain", "bus", "slot", "function"};
+
+    for (const xmlNode *node = xml_child(devices, name); node; node = xml_next(node, name)) {
+        const xmlNode *address = xml_child(xml_child(node, "source"), "address");
+        guint64 numbers[G_N_ELEMENTS(keys)] = {0};
+        gboolean pci = address != NULL;
+
+        for (gsize i = 0; pci && i < G_N_ELEMENTS(keys); i++) {
+            g_autofree char *text = xml_get(address, keys[i]);
+
+            pci = text != NULL || i == 0; /* a USB device has a bus and no slot */
+            numbers[i] = text ? g_ascii_strtoull(text, NULL, 0) : 0;
+        }
+        if (pci)
+            g_ptr_array_add(addresses, g_strdup_printf("%04x:%02x:%02x.%x", (unsigned)numbers[0], (unsigned)numbers[1],
+                                                       (unsigned)numbers[2], (unsigned)numbers[3]));
     }
 }
 
@@ -207,6 +244,8 @@ static LedgerEntry *foreign_promise(virDomainPtr domain, const char *uuid)
         hwloc_bitmap_foreach_end();
     }
     g_clear_pointer(&nodes, hwloc_bitmap_free);
+    take_devices(xml_child(root, "devices"), "hostdev", entry->devices);
+    take_devices(xml_child(root, "devices"), "interface", entry->devices); /* of type hostdev */
     entry->settled = TRUE;
     return entry;
 }
@@ -274,7 +313,7 @@ Runtime *vm_runtime_new(Virt *virt)
     VmRuntime *vm = g_new0(VmRuntime, 1);
 
     vm->runtime = (Runtime){.name = "vm", .define = vm_define, .start = vm_start, .shut_down = vm_shut_down, .kill = vm_kill,
-                            .undefine = vm_undefine, .state = vm_state, .list = vm_list, .free = vm_free};
+                            .undefine = vm_undefine, .state = vm_state, .process = vm_process, .list = vm_list, .free = vm_free};
     vm->virt = virt;
     return &vm->runtime;
 }

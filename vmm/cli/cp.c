@@ -1,0 +1,533 @@
+/*
+ * cp: copies a file or a folder into a guest, or out of it.
+ *
+ * It goes as a stream of tar over an exec of the guest's own sh and tar, as the user, from the user's home. Either side unpacks into a
+ * new folder beside the destination and renames what is whole. cp_archive.h is this node's end of the stream.
+ */
+#include "cli.h"
+#include "cp_archive.h"
+#include "hvm_error.h"
+#include "terminal.h"
+#include "tree.h"
+#include "units.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glib-unix.h>
+#include <locale.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { ERRORS_BYTES_MAX = 4096, END_PATIENCE_S = 5 };
+
+/* Both: exit statuses are the error table's, and the first line on standard error says why. */
+#define SCRIPT_HEAD \
+    "unset CDPATH; die() { status=$1; shift; printf '%s\\n' \"$*\" >&2; exit \"$status\"; }\n" \
+    "command -v tar >/dev/null 2>&1 || die 12 'it has no tar'\n" \
+    "case $1 in '') path=. ;; -*) path=./$1 ;; *) path=$1 ;; esac\n"
+
+/* PATH */
+static const char script_out[] = SCRIPT_HEAD
+    "if [ -d \"$path\" ]; then\n"
+    "    cd -- \"$path\" || exit 5\n"
+    "    tar -c -f - . || exit 11\n"
+    "elif [ -f \"$path\" ]; then\n"
+    "    [ -r \"$path\" ] || die 5 \"$path: permission denied\"\n"
+    "    case $path in */*) cd -- \"${path%/*}/\" || exit 5 ;; esac\n"
+    "    tar -c -h -f - \"./${path##*/}\" || exit 11\n"
+    "elif [ -e \"$path\" ]; then\n"
+    "    die 2 \"$path is neither a file nor a folder\"\n"
+    "else\n"
+    "    die 3 \"there is no $path\"\n"
+    "fi\n";
+
+/* PATH NAME KIND MODE: the name is that in a folder which is there. */
+static const char script_into[] = SCRIPT_HEAD
+    "umask 077\n"
+    "if [ -d \"$path\" ]; then path=${path%/}/$2\n"
+    "else case $path in */) die 3 \"there is no folder $path\" ;; esac; fi\n"
+    "[ ! -d \"$path\" ] || die 4 \"there is a folder $path already\"\n"
+    "if [ \"$3\" = folder ] && { [ -e \"$path\" ] || [ -L \"$path\" ]; }; then die 4 \"$path is there already, and no folder\"; fi\n"
+    "case $path in */*) parent=${path%/*}/ ;; *) parent=./ ;; esac\n"
+    "[ -d \"$parent\" ] || die 3 \"there is no folder $parent\"\n"
+    "[ -w \"$parent\" ] && [ -x \"$parent\" ] || die 5 \"$parent: permission denied\"\n"
+    "stage=$parent.hvm-cp.$$\n"
+    "mkdir -- \"$stage\" || exit 11\n"
+    /* A second signal must not end the clearing up. */
+    "clean() { trap '' HUP INT TERM PIPE; rm -rf \"$stage\"; }\n"
+    "trap clean EXIT\n"
+    "trap 'clean; exit 1' HUP INT TERM PIPE\n"
+    "tar -x -p -o -f - -C \"$stage\" || exit 11\n"
+    "[ -e \"$stage/" CP_WHOLE "\" ] || die 11 'the copy was cut short'\n"
+    "mv -f -- \"$stage/" CP_TOP "\" \"$path\" || exit 11\n"
+    "chmod \"$4\" \"$path\" || exit 11\n";
+
+typedef struct {
+    Cli *cli;
+    const char *guest_path;
+    const char *local;
+    char *guest;
+    gboolean into_guest;
+    /* out of the guest: where it goes */
+    char *final;          /* name in the folder parent_fd */
+    char *stage;          /* name beside it, NULL: none made */
+    int parent_fd;
+    int stage_fd;
+    /* the exec */
+    guint32 number;
+    int stream_fd;
+    int errors_fd;
+    GString *errors;
+    gboolean waited;
+    gboolean lost;
+    int status;           /* the script's; 128+N by a signal */
+    GError *wait_error;
+    /* our end */
+    char *source;         /* real path */
+    GThread *worker;
+    gboolean finished;
+    gboolean good;
+    CpResult result;
+    GError *error;
+    gboolean gave_up;     /* after an end of our own the guest's side did not end */
+    int signal_number;
+} Copy;
+
+/* --- the command line ----------------------------------------------------------------------------------------------- */
+
+/* The path behind "guest:", or NULL where the word names a file of this node. */
+static const char *split_place(const char *word, char **ret_guest)
+{
+    const char *colon = strchr(word, ':');
+    g_autofree char *name = colon ? g_strndup(word, (gsize)(colon - word)) : NULL;
+
+    if (!name || !name_check(name, "guest name", NULL))
+        return NULL;
+    *ret_guest = g_steal_pointer(&name);
+    return colon + 1;
+}
+
+static gboolean read_places(Copy *copy, GError **error)
+{
+    const char *from = cli_argument(copy->cli, 0), *to = cli_argument(copy->cli, 1);
+    g_autofree char *from_guest = NULL;
+    g_autofree char *to_guest = NULL;
+    const char *from_path = split_place(from, &from_guest), *to_path = split_place(to, &to_guest);
+
+    if (!from_guest == !to_guest) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID,
+                    "cp: wanted GUEST:PATH on one side and a path of this node on the other, found %s (./a:b is a file of this node)",
+                    from_guest ? "a guest on both" : "no guest on either");
+        return FALSE;
+    }
+    copy->into_guest = to_guest != NULL;
+    copy->guest = to_guest ? g_steal_pointer(&to_guest) : g_steal_pointer(&from_guest);
+    copy->guest_path = copy->into_guest ? to_path : from_path;
+    copy->local = copy->into_guest ? from : to;
+    if (*copy->local)
+        return TRUE;
+    g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "cp: wanted a path of this node, found nothing");
+    return FALSE;
+}
+
+static void set_local_error(int number, const char *what, const char *path, GError **error)
+{
+    g_autofree char *name = hvm_escape(path, (gssize)MIN(strlen(path), 200));
+
+    g_set_error(error, HVM_ERROR,
+                number == ENOENT || number == ENOTDIR     ? HVM_ERROR_NOT_FOUND
+                : number == EACCES || number == EPERM     ? HVM_ERROR_DENIED
+                : number == EEXIST || number == ENOTEMPTY || number == EISDIR ? HVM_ERROR_EXISTS
+                                                          : HVM_ERROR_STORAGE,
+                "%s %s: %s", what, name, g_strerror(number));
+}
+
+/* The last name of a path; NULL where there is none. Caller frees. */
+static char *last_name(const char *path)
+{
+    g_autofree char *name = g_path_get_basename(path);
+
+    if (!*path || strcmp(name, "/") == 0 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return NULL;
+    return g_steal_pointer(&name);
+}
+
+/* What the copy is called in a folder that is there. */
+static char *copied_name(const char *path, GError **error)
+{
+    char *name = last_name(path);
+
+    if (!name)
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "cp: wanted a source with a name, found '%s'", path);
+    return name;
+}
+
+static gboolean find_source(Copy *copy, struct stat *ret_status, GError **error)
+{
+    char *real = realpath(copy->local, NULL);
+
+    if (!real || stat(real, ret_status) < 0) {
+        set_local_error(errno, "cannot copy", copy->local, error);
+        free(real);
+        return FALSE;
+    }
+    copy->source = g_strdup(real);
+    free(real);
+    if (!S_ISREG(ret_status->st_mode) && !S_ISDIR(ret_status->st_mode)) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "cannot copy %s: it is neither a file nor a folder", copy->local);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* Where a copy out of the guest goes: copy->final in copy->parent_fd. */
+static gboolean find_target(Copy *copy, char **ret_parent, GError **error)
+{
+    gboolean into_folder = g_file_test(copy->local, G_FILE_TEST_IS_DIR);
+    g_autofree char *parent = into_folder ? g_strdup(copy->local) : g_path_get_dirname(copy->local);
+    struct stat status;
+
+    if (!into_folder && g_str_has_suffix(copy->local, "/")) {
+        set_local_error(ENOENT, "cannot copy to", copy->local, error);
+        return FALSE;
+    }
+    if (!(copy->final = into_folder ? copied_name(copy->guest_path, error) : g_path_get_basename(copy->local)))
+        return FALSE;
+    if ((copy->parent_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) {
+        set_local_error(errno, "cannot copy to", parent, error);
+        return FALSE;
+    }
+    if (fstatat(copy->parent_fd, copy->final, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(status.st_mode)) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_EXISTS, "there is a folder %s/%s already", parent, copy->final);
+        return FALSE;
+    }
+    *ret_parent = g_steal_pointer(&parent);
+    return TRUE;
+}
+
+static gboolean make_stage(Copy *copy, GError **error)
+{
+    g_autofree char *parent = NULL;
+    g_autofree char *path = NULL;
+
+    if (!find_target(copy, &parent, error))
+        return FALSE;
+    path = g_build_filename(parent, ".hvm-cp.XXXXXX", NULL);
+    if (!g_mkdtemp(path)) {
+        set_local_error(errno, "cannot copy to", parent, error);
+        return FALSE;
+    }
+    copy->stage = g_path_get_basename(path);
+    copy->stage_fd = openat(copy->parent_fd, copy->stage, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (copy->stage_fd >= 0)
+        return TRUE;
+    set_local_error(errno, "cannot enter", path, error);
+    return FALSE;
+}
+
+static void remove_stage(Copy *copy)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (copy->stage && !tree_remove(copy->parent_fd, copy->stage, copy->stage, &error))
+        cli_report(error);
+    g_clear_pointer(&copy->stage, g_free);
+}
+
+/* --- signals ---------------------------------------------------------------------------------------------------------- */
+
+/* Ends the guest's side, if it still runs: it then clears what it staged. */
+static void end_exec(Copy *copy)
+{
+    GVariantDict request;
+
+    if (copy->waited || !copy->number)
+        return;
+    shutdown(copy->stream_fd, SHUT_RDWR);
+    g_variant_dict_init(&request, NULL);
+    g_variant_dict_insert(&request, "exec", "u", copy->number);
+    g_variant_dict_insert(&request, "signal", "i", SIGTERM);
+    client_send(copy->cli->client, "ExecControl", g_variant_dict_end(&request));
+}
+
+static gboolean on_gave_up(gpointer data)
+{
+    ((Copy *)data)->gave_up = TRUE;
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean on_signal(int fd, GIOCondition condition G_GNUC_UNUSED, gpointer data)
+{
+    Copy *copy = data;
+    struct signalfd_siginfo info;
+
+    if (read(fd, &info, sizeof info) != sizeof info)
+        return G_SOURCE_CONTINUE;
+    /* Before there is anything to end, and when asked again, hvm ends at once. */
+    if (!copy->number || copy->signal_number) {
+        remove_stage(copy);
+        terminal_die_by_signal((int)info.ssi_signo);
+    }
+    copy->signal_number = (int)info.ssi_signo;
+    end_exec(copy);
+    g_timeout_add_seconds(END_PATIENCE_S, on_gave_up, copy);
+    return G_SOURCE_CONTINUE;
+}
+
+/* Before any other thread is there, so that none of them takes the signals. Those which the caller ignores stay so. */
+static void take_signals(Copy *copy)
+{
+    static const int taken[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (gsize i = 0; i < G_N_ELEMENTS(taken); i++) {
+        struct sigaction before;
+
+        sigaction(taken[i], NULL, &before);
+        if (before.sa_handler != SIG_IGN)
+            sigaddset(&set, taken[i]);
+    }
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    g_unix_fd_add(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), G_IO_IN, on_signal, copy);
+}
+
+/* --- the exec ----------------------------------------------------------------------------------------------------------- */
+
+static gboolean on_errors(int fd, GIOCondition condition G_GNUC_UNUSED, gpointer data)
+{
+    Copy *copy = data;
+    char buffer[1024];
+    ssize_t count = recv(fd, buffer, sizeof buffer, MSG_DONTWAIT);
+
+    if (count < 0 && (errno == EAGAIN || errno == EINTR))
+        return G_SOURCE_CONTINUE;
+    if (count <= 0) {
+        copy->errors_fd = -1;
+        close(fd);
+        return G_SOURCE_REMOVE;
+    }
+    if (copy->errors->len < ERRORS_BYTES_MAX) /* the first lines; the rest is read, and dropped */
+        g_string_append_len(copy->errors, buffer, MIN(count, (ssize_t)(ERRORS_BYTES_MAX - copy->errors->len)));
+    return G_SOURCE_CONTINUE;
+}
+
+static void on_exec_end(GVariant *reply, const GError *error, gpointer data)
+{
+    Copy *copy = data;
+    const char *end = "", *reason = "";
+    gint32 value = 0;
+
+    copy->waited = TRUE;
+    if (copy->into_guest)
+        shutdown(copy->stream_fd, SHUT_RDWR); /* nobody reads it any more */
+    if (error) {
+        copy->wait_error = g_error_copy(error);
+        return;
+    }
+    g_variant_lookup(reply, "end", "&s", &end);
+    g_variant_lookup(reply, "value", "i", &value);
+    g_variant_lookup(reply, "reason", "&s", &reason);
+    copy->lost = strcmp(end, "exited") != 0 && strcmp(end, "signaled") != 0;
+    copy->status = strcmp(end, "signaled") == 0 ? 128 + (value & 0x7f) : value & 0xff;
+    if (*reason && copy->errors->len == 0)
+        g_string_assign(copy->errors, reason);
+}
+
+static GVariant *exec_request(const Copy *copy, const struct stat *source, GError **error)
+{
+    g_autofree char *whole = copy->into_guest ? g_canonicalize_filename(copy->local, NULL) : NULL;
+    g_autofree char *name = whole ? copied_name(whole, error) : NULL;
+    g_autofree char *mode = g_strdup_printf("%o", source->st_mode & 0777);
+    const char *user = cli_value(copy->cli, "user");
+    const char *const into[] = {"/bin/sh", "-c", script_into, "hvm-cp", copy->guest_path, name,
+                                S_ISDIR(source->st_mode) ? "folder" : "file", mode, NULL};
+    const char *const out[] = {"/bin/sh", "-c", script_out, "hvm-cp", copy->guest_path, NULL};
+    GVariantDict request;
+
+    if (copy->into_guest && !name)
+        return NULL;
+    if (user && (!*user || !g_utf8_validate(user, -1, NULL))) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--user: wanted a user of the guest");
+        return NULL;
+    }
+    g_variant_dict_init(&request, NULL);
+    g_variant_dict_insert(&request, "name", "s", copy->guest);
+    g_variant_dict_insert_value(&request, "argv", g_variant_new_bytestring_array(copy->into_guest ? into : out, -1));
+    if (user)
+        g_variant_dict_insert(&request, "user", "s", user);
+    return g_variant_dict_end(&request);
+}
+
+/* Starts the guest's side. */
+static gboolean start_exec(Copy *copy, GVariant *request, GError **error)
+{
+    Client *client = cli_client(copy->cli, error);
+    g_autoptr(GVariant) reply = NULL;
+    g_autoptr(GUnixFDList) fds = NULL;
+    int input = -1, output = -1;
+    GVariantDict wait;
+
+    if (!client || !client_call_fds(client, "Exec", request, &reply, &fds, error))
+        return FALSE;
+    if (!g_variant_lookup(reply, "exec", "u", &copy->number) || !copy->number) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INTERNAL, "hvmd answered Exec wrongly: wanted the number of the command");
+        return FALSE;
+    }
+    if ((input = client_take_fd(reply, fds, "stdin", error)) < 0 || (output = client_take_fd(reply, fds, "stdout", error)) < 0 ||
+        (copy->errors_fd = client_take_fd(reply, fds, "stderr", error)) < 0)
+        return FALSE;
+    copy->stream_fd = copy->into_guest ? input : output;
+    shutdown(copy->into_guest ? output : input, copy->into_guest ? SHUT_RD : SHUT_WR);
+    g_unix_fd_add(copy->errors_fd, G_IO_IN | G_IO_HUP | G_IO_ERR, on_errors, copy);
+    g_variant_dict_init(&wait, NULL);
+    g_variant_dict_insert(&wait, "exec", "u", copy->number);
+    client_begin(client, "ExecWait", g_variant_dict_end(&wait), on_exec_end, copy);
+    return TRUE;
+}
+
+/* --- our end --------------------------------------------------------------------------------------------------------------- */
+
+static gboolean on_worker_end(gpointer data)
+{
+    Copy *copy = data;
+
+    copy->finished = TRUE;
+    if (copy->good && copy->into_guest)
+        shutdown(copy->stream_fd, SHUT_WR);
+    if (!copy->good && !copy->result.stream_ended) {
+        end_exec(copy);
+        g_timeout_add_seconds(END_PATIENCE_S, on_gave_up, copy);
+    }
+    return G_SOURCE_REMOVE;
+}
+
+static gpointer worker_thread(gpointer data)
+{
+    Copy *copy = data;
+
+    copy->good = copy->into_guest ? cp_pack(copy->source, copy->stream_fd, &copy->result, &copy->error)
+                                  : cp_unpack(copy->stream_fd, copy->stage_fd, &copy->result, &copy->error);
+    g_main_context_invoke(NULL, on_worker_end, copy);
+    return NULL;
+}
+
+/* The first line that the guest's side wrote, escaped. Caller frees. */
+static char *first_line(const Copy *copy)
+{
+    gsize length = strcspn(copy->errors->str, "\n");
+
+    return length ? hvm_escape(copy->errors->str, (gssize)MIN(length, 300)) : g_strdup("its tar or sh failed and did not say why");
+}
+
+/* Whether both sides came to a good end. */
+static gboolean check_ends(const Copy *copy, GError **error)
+{
+    static const int known[] = {HVM_ERROR_INVALID, HVM_ERROR_NOT_FOUND, HVM_ERROR_EXISTS, HVM_ERROR_DENIED, HVM_ERROR_STORAGE};
+    g_autofree char *why = first_line(copy);
+    int code = HVM_ERROR_AGENT;
+
+    if (copy->error && !copy->result.stream_ended) {
+        g_propagate_error(error, g_error_copy(copy->error));
+        if (g_error_matches(copy->error, HVM_ERROR, HVM_ERROR_AGENT))
+            g_prefix_error(error, "guest '%s': ", copy->guest);
+        return FALSE;
+    }
+    if (copy->wait_error) {
+        g_propagate_error(error, g_error_copy(copy->wait_error));
+        g_prefix_error(error, "guest '%s': ", copy->guest);
+        return FALSE;
+    }
+    for (gsize i = 0; i < G_N_ELEMENTS(known); i++)
+        if (copy->status == hvm_error_status((unsigned)known[i]))
+            code = known[i];
+    if (copy->lost || copy->status) {
+        g_set_error(error, HVM_ERROR, code, "guest '%s': %s%s", copy->guest, copy->lost ? "the copy was lost: " : "", why);
+        return FALSE;
+    }
+    if (copy->error) {
+        g_propagate_error(error, g_error_copy(copy->error));
+        g_prefix_error(error, "guest '%s': ", copy->guest);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* Puts what was staged in its place. */
+static gboolean commit(const Copy *copy, GError **error)
+{
+    const struct timespec times[] = {{.tv_nsec = UTIME_OMIT}, copy->result.modified};
+    int top = openat(copy->stage_fd, CP_TOP, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    unsigned flags = copy->result.is_folder ? RENAME_NOREPLACE : 0;
+    int status = renameat2(copy->stage_fd, CP_TOP, copy->parent_fd, copy->final, flags);
+
+    if (status < 0 && flags && (errno == EINVAL || errno == ENOSYS)) /* NFS */
+        status = renameat(copy->stage_fd, CP_TOP, copy->parent_fd, copy->final);
+    if (status < 0)
+        set_local_error(errno, "cannot copy to", copy->final, error);
+    if (status == 0 && copy->result.is_folder && top >= 0 && (fchmod(top, copy->result.mode) < 0 || futimens(top, times) < 0)) {
+        set_local_error(errno, "cannot set the mode and time of", copy->final, error);
+        status = -1;
+    }
+    if (top >= 0)
+        close(top);
+    return status == 0;
+}
+
+static void tell_left_out(const Copy *copy)
+{
+    g_autofree char *first = NULL;
+
+    if (!copy->result.left_out)
+        return;
+    first = hvm_escape(copy->result.first_left_out, (gssize)MIN(strlen(copy->result.first_left_out), 200));
+    fprintf(stderr, "hvm: left out %" G_GUINT64_FORMAT " that %s neither file, folder nor link: %s%s\n", copy->result.left_out,
+            copy->result.left_out == 1 ? "is" : "are", first, copy->result.left_out == 1 ? "" : ", ...");
+}
+
+/* Runs both sides to their ends. */
+static gboolean transfer(Copy *copy, GError **error)
+{
+    copy->worker = g_thread_new("hvm-cp", worker_thread, copy);
+    while (!copy->gave_up && !(copy->waited && copy->finished && (copy->errors_fd < 0 || !copy->status)))
+        g_main_context_iteration(NULL, TRUE);
+    if (!copy->finished)
+        shutdown(copy->stream_fd, SHUT_RDWR);
+    g_thread_join(g_steal_pointer(&copy->worker));
+    if (copy->signal_number) {
+        remove_stage(copy);
+        terminal_die_by_signal(copy->signal_number);
+    }
+    return check_ends(copy, error) && (copy->into_guest || commit(copy, error));
+}
+
+int run_cp(Cli *cli, GError **error)
+{
+    Copy *copy = g_new0(Copy, 1); /* not freed: the answer to ExecWait may still come */
+    struct stat source = {0};
+    GVariant *request = NULL;
+    gboolean good = FALSE;
+
+    copy->cli = cli;
+    copy->parent_fd = copy->stage_fd = copy->stream_fd = copy->errors_fd = -1;
+    copy->errors = g_string_new(NULL);
+    setlocale(LC_CTYPE, "C.UTF-8"); /* names in tar's pax headers are UTF-8 */
+    if (!read_places(copy, error) || (copy->into_guest && !find_source(copy, &source, error)) ||
+        !(request = exec_request(copy, &source, error)))
+        return 1;
+    g_variant_ref_sink(request);
+    signal(SIGPIPE, SIG_IGN);
+    take_signals(copy);
+    good = (copy->into_guest || make_stage(copy, error)) && start_exec(copy, request, error) && transfer(copy, error);
+    g_variant_unref(request);
+    remove_stage(copy);
+    if (good)
+        tell_left_out(copy);
+    return good ? 0 : 1;
+}
