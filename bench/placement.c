@@ -233,8 +233,8 @@ static void measure_time(const Machine *machine, gboolean hard, unsigned percent
     double median = g_array_index(times, double, rounds / 2), worst = g_array_index(times, double, rounds - 1);
     double most = g_array_index(times, double, rounds * 99 / 100);
 
-    printf("%-26s %-6s %4u %% %6u %8.3f %8.3f %8.3f %7.0f %%\n", machine->name, hard ? "hard" : "usual", percent, ledger->entries->len, median, most, worst,
-           100.0 * placed / rounds);
+    printf("%-26s %-6s %4u %% %6u %8.3f %8.3f %8.3f %7.0f %%\n", machine->name, hard ? "hard" : "usual", percent,
+           ledger->entries->len, median, most, worst, 100.0 * placed / rounds);
     g_string_append_printf(json, "%s{\"pus\":\"%s\",\"requests\":\"%s\",\"fill_percent\":%u,\"guests\":%u,\"median_ms\":%.3f,\"p99_ms\":%.3f,"
                            "\"worst_ms\":%.3f,\"placed_share\":%.3f}", json->str[json->len - 1] == '[' ? "" : ",",
                            machine->name, hard ? "hard" : "usual", percent, ledger->entries->len, median, most, worst,

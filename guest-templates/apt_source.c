@@ -188,8 +188,9 @@ static const char *security_tail(const char *suite)
     return g_strv_contains(old, suite) ? "/updates" : "-security";
 }
 
-/* "bookworm-updates" of `own` bookworm as one of `wanted`; NULL for other suites (backports among them). */
-static char *map_suite(const char *found, const char *own, const char *wanted)
+/* "bookworm-updates" of `own` bookworm as one of `wanted`; NULL for other suites (backports among them), and
+ * for its security updates where they are not wanted. */
+static char *map_suite(const char *found, const char *own, const char *wanted, gboolean security)
 {
     const char *tail = g_str_has_prefix(found, own) ? found + strlen(own) : NULL;
 
@@ -197,7 +198,7 @@ static char *map_suite(const char *found, const char *own, const char *wanted)
         return NULL;
     if (strcmp(tail, "") == 0 || strcmp(tail, "-updates") == 0)
         return g_strconcat(wanted, tail, NULL);
-    if (strcmp(tail, "-security") == 0 || strcmp(tail, "/updates") == 0)
+    if (security && (strcmp(tail, "-security") == 0 || strcmp(tail, "/updates") == 0))
         return g_strconcat(wanted, security_tail(wanted), NULL);
     return NULL;
 }
@@ -220,7 +221,7 @@ static void append_stanza(GString *text, GHashTable *stanza, const char *suites)
 }
 
 /* The entries for `own` as ones for `wanted`, or NULL where none has the base suite itself. */
-static char *collect(GPtrArray *stanzas, const char *own, const char *wanted)
+static char *collect(GPtrArray *stanzas, const char *own, const char *wanted, gboolean security)
 {
     GString *text = g_string_new(NULL);
     gboolean complete = FALSE;
@@ -233,7 +234,7 @@ static char *collect(GPtrArray *stanzas, const char *own, const char *wanted)
         if (!is_debian(stanza))
             continue;
         for (char **suite = suites; *suite; suite++) {
-            g_autofree char *name = map_suite(*suite, own, wanted);
+            g_autofree char *name = map_suite(*suite, own, wanted, security);
 
             if (name)
                 g_string_append_printf(mapped, "%s%s", mapped->len ? " " : "", name);
@@ -245,13 +246,14 @@ static char *collect(GPtrArray *stanzas, const char *own, const char *wanted)
     return g_string_free(text, !complete);
 }
 
-char *apt_source_for_suite(const char *apt_folder, const char *own_suite, const char *suite, GError **error)
+char *apt_source_for_suite(const char *apt_folder, const char *own_suite, const char *suite, gboolean security,
+                           GError **error)
 {
     g_autoptr(GPtrArray) stanzas = read_all(apt_folder);
-    char *text = collect(stanzas, suite, suite);
+    char *text = collect(stanzas, suite, suite, security);
 
     if (!text && own_suite)
-        text = collect(stanzas, own_suite, suite);
+        text = collect(stanzas, own_suite, suite, security);
     if (!text)
         g_set_error(error, HVM_ERROR, HVM_ERROR_HOST,
                     "no package source for Debian's %s: wanted in %s an entry of its archive, component main, for %s%s%s",

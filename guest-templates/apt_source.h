@@ -12,8 +12,9 @@
 
 #include <glib.h>
 
-/* `own_suite`: VERSION_CODENAME of the machine's os-release, or NULL. HOST where there is no such entry. Caller frees. */
-char *apt_source_for_suite(const char *apt_folder, const char *own_suite, const char *suite, GError **error);
+/* `own_suite`: VERSION_CODENAME of the machine's os-release, or NULL. `security`: with its security updates. HOST where there is no such entry. Caller frees. */
+char *apt_source_for_suite(const char *apt_folder, const char *own_suite, const char *suite, gboolean security,
+                           GError **error);
 
 /* VERSION_CODENAME of an os-release file, or NULL. Caller frees. */
 char *apt_source_own_suite(const char *os_release_path);

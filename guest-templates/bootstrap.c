@@ -175,7 +175,8 @@ static gboolean run_mmdebstrap(Build *build, const char *sources, const char *ho
 gboolean bootstrap_run(Build *build, GError **error)
 {
     g_autofree char *own_suite = apt_source_own_suite(OS_RELEASE);
-    g_autofree char *sources = apt_source_for_suite(APT_FOLDER, own_suite, build->suite, error);
+    g_autofree char *sources = apt_source_for_suite(APT_FOLDER, own_suite, build->suite,
+                                                    settings_get_bool(build->settings, "build", "security"), error);
     g_autofree char *sources_path = g_build_filename(build->work_path, "debian.sources", NULL);
     g_autofree char *aptopt_path = g_build_filename(build->work_path, "apt.conf", NULL);
     g_autofree char *aptopt = NULL;

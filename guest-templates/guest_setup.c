@@ -1,6 +1,7 @@
 /* Make a root into a guest's root: agent, configuration, no identity; and take its kernel out. */
 #include "image_build_private.h"
 
+#include "agent_boot.h"
 #include "apt_source.h"
 #include "guest_files.h"
 #include "guest_root.h"
@@ -31,7 +32,8 @@ static gboolean take_kernel(Build *build, int root_fd, GError **error)
         return FALSE;
     }
     return guest_root_copy_out(root_fd, kernel_path, kernel_to, error) &&
-           guest_root_copy_out(root_fd, initrd_path, initrd_to, error);
+           guest_root_copy_out(root_fd, initrd_path, initrd_to, error) &&
+           agent_boot_make(build, root_fd, version, error);
 }
 
 /* The guest keeps its package source, unless it holds a password. */

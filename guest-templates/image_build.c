@@ -107,6 +107,15 @@ static gboolean prepare(Build *build, GError **error)
                     build->agent_path);
         return FALSE;
     }
+
+    g_autofree char *folder = g_path_get_dirname(build->agent_path);
+
+    build->init_path = g_build_filename(folder, "hvm-init", NULL);
+    if (!g_file_test(build->init_path, G_FILE_TEST_IS_REGULAR)) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "cannot build an image: %s, which belongs beside the agent, is missing",
+                    build->init_path);
+        return FALSE;
+    }
     return check_tools(error);
 }
 
@@ -210,6 +219,7 @@ static Image *build_locked(Build *build, GError **error)
         return NULL;
     if (note)
         build_progress(build, note, 0.0);
+    build->profile = profile;
     build->staging = image_store_stage(build->store, &staging_fd, error);
     if (!build->staging)
         return NULL;
@@ -249,6 +259,7 @@ static Image *build_waiting(Build *build, GError **error)
 static void build_clear(Build *build)
 {
     settings_free(build->settings);
+    g_free(build->init_path);
     g_free(build->suite);
     g_free(build->packages);
     g_free(build->staging);

@@ -2,7 +2,8 @@
  * image_build.h: make an image from a template.
  *
  * Input: a Template with [build], the agent's binary. Output: a new revision in the image store (storage/
- * image_store.h): root.raw (a partitionless ext4), vmlinuz, initrd and image.conf, all root's, 0444. It is made in a
+ * image_store.h): root.raw (a partitionless ext4), vmlinuz, initrd and image.conf, and for [boot] init=agent, where the kernel can
+ * do it, initrd-agent and vmlinux; all root's, 0444. hvm-init is looked for beside the agent. It is made in a
  * staging folder of the store and renamed into place at the end, so that an interrupted build leaves
  * nothing that counts, and image_store_recover() clears the rest. Two builds of one template take a lock: the
  * second waits, then finds the first's result and takes it if it was made after the second began.

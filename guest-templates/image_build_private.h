@@ -9,7 +9,9 @@ typedef struct {
     ImageStore *store;
     const Template *template;
     Settings *settings; /* the template's, with defaults */
+    const Settings *profile; /* what the operating system can drive: [os] */
     const char *agent_path;
+    char *init_path; /* hvm-init, beside it */
     char *suite;
     char *packages; /* separated by commas */
     char *staging;

@@ -7,5 +7,8 @@
 
 #include "key.h"
 
+/* What a device may be asked for by, as vmm/placement matches it. */
+#define DEVICE_KINDS "gpu|nic|ib|nvme|vf"
+
 /* Ended by a row with group NULL. */
 extern const Key template_keys[];

@@ -1,8 +1,8 @@
 /*
  * generate: a manual page out of its source, with the lists of the programs' tables.
  *
- * Input: mdoc(7) in which some lines are only a mark, "@COMMANDS@". Output: the same with lists in place of the marks, on standard
- * output. An unknown mark is an error.
+ * Input: mdoc(7) in which some lines are only a mark, "@COMMANDS@". Output: the same with lists in place of the marks,
+ * on standard output. An unknown mark is an error.
  */
 #include "cli.h"
 #include "config.h"
@@ -153,6 +153,8 @@ static void put_guest_options(void)
             put_wanted(row);
         printf("Sets\n.Ic \"%s\" .\n", setting);
     }
+    put_option(&device_option);
+    puts("Sets the keys of\n.Ic \"[device NAME]\" .");
     puts(".El");
 }
 

@@ -259,6 +259,18 @@ gboolean nat_attach(Nat *nat, virConnectPtr connect, uid_t owner_uid, const char
     return TRUE;
 }
 
+char *nat_describe_address(const char *address)
+{
+    guint32 number = 0;
+
+    if (!ipv4_parse(address, &number))
+        return NULL;
+
+    g_autofree char *gateway = ipv4_format((number & ~(guint32)255) + 1); /* as nat_xml_write() has it */
+
+    return g_strdup_printf("%s/24,%s", address, gateway);
+}
+
 gboolean nat_detach(Nat *nat, virConnectPtr connect, uid_t owner_uid, const char *guest_name, GError **error)
 {
     g_autofree char *key = attached_key(owner_uid, guest_name);

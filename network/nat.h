@@ -36,6 +36,10 @@ char *nat_network_name(uid_t owner_uid);
 gboolean nat_attach(Nat *nat, virConnectPtr connect, uid_t owner_uid, const char *guest_name, char **ret_mac, char **ret_address,
                     GError **error);
 
+/* What a guest that makes no DHCP request must be told of the address that nat_attach() gave: "10.88.0.2/24,10.88.0.1", with the
+ * gateway, which is its DNS server too. NULL for what is no address. Caller frees. */
+char *nat_describe_address(const char *address);
+
 /* Removes the guest's entry. TRUE where it was not there. */
 gboolean nat_detach(Nat *nat, virConnectPtr connect, uid_t owner_uid, const char *guest_name, GError **error);
 

@@ -14,16 +14,21 @@ enum { CONF_MAX = 64 << 10, HASH_BYTES = 1 << 20 };
 
 #define DIGEST_PREFIX "sha256:"
 
-char *image_conf_format(const Image *image, guint64 kernel_bytes, guint64 initrd_bytes)
+const ImageFile image_files[IMAGE_FILES] = {
+    {"root.raw", "root-bytes", FALSE},           {"vmlinuz", "kernel-bytes", FALSE}, {"initrd", "initrd-bytes", FALSE},
+    {"initrd-agent", "agent-initrd-bytes", TRUE}, {"vmlinux", "vmlinux-bytes", TRUE},
+};
+
+char *image_conf_format(const Image *image, const guint64 bytes[IMAGE_FILES])
 {
     g_autoptr(GKeyFile) file = g_key_file_new();
 
     g_key_file_set_string(file, "image", "template", image->template_name);
     g_key_file_set_string(file, "image", "revision", image->revision);
     g_key_file_set_string(file, "image", "digest", image->digest);
-    g_key_file_set_uint64(file, "image", "root-bytes", image->root_bytes);
-    g_key_file_set_uint64(file, "image", "kernel-bytes", kernel_bytes);
-    g_key_file_set_uint64(file, "image", "initrd-bytes", initrd_bytes);
+    for (unsigned i = 0; i < IMAGE_FILES; i++)
+        if (bytes[i])
+            g_key_file_set_uint64(file, "image", image_files[i].key, bytes[i]);
     for (guint i = 0; i < image->settings->items->len; i++) {
         const Setting *setting = image->settings->items->pdata[i];
 
@@ -117,6 +122,23 @@ static gboolean read_bytes(GKeyFile *file, const char *path, const char *key, gu
     return TRUE;
 }
 
+/* Checks one file by what image.conf says of it, and gives its path; NULL for an optional one that it says nothing of. */
+static gboolean read_file(GKeyFile *file, const char *conf_path, const ImageFile *row, Image *image, char **ret_path,
+                          guint64 *ret_bytes, GError **error)
+{
+    g_autofree char *path = g_build_filename(image->folder, row->name, NULL);
+    guint64 bytes = 0;
+
+    if (row->optional && !g_key_file_has_key(file, "image", row->key, NULL))
+        return TRUE;
+    if (!read_bytes(file, conf_path, row->key, &bytes, error) || !check_file(path, bytes, &image->disk_bytes, error))
+        return FALSE;
+    *ret_path = g_steal_pointer(&path);
+    if (ret_bytes)
+        *ret_bytes = bytes;
+    return TRUE;
+}
+
 static gboolean check_digest(const char *digest)
 {
     if (!digest || !g_str_has_prefix(digest, DIGEST_PREFIX) || strlen(digest) != strlen(DIGEST_PREFIX) + 64)
@@ -132,19 +154,17 @@ Image *image_conf_load(const char *folder, const char *template_name, const char
     g_autoptr(Image) image = g_new0(Image, 1);
     g_autoptr(GKeyFile) file = NULL;
     g_autofree char *path = g_build_filename(folder, "image.conf", NULL);
-    guint64 kernel_bytes = 0, initrd_bytes = 0;
+    char **const paths[IMAGE_FILES] = {&image->root_path, &image->kernel_path, &image->initrd_path, &image->agent_initrd_path,
+                                       &image->vmlinux_path};
 
     image->template_name = g_strdup(template_name);
     image->revision = g_strdup(revision);
     image->folder = g_strdup(folder);
-    image->root_path = g_build_filename(folder, "root.raw", NULL);
-    image->kernel_path = g_build_filename(folder, "vmlinuz", NULL);
-    image->initrd_path = g_build_filename(folder, "initrd", NULL);
-    if (!check_file(path, G_MAXUINT64, &image->disk_bytes, error) || !(file = read_conf(path, error)) ||
-        !read_bytes(file, path, "root-bytes", &image->root_bytes, error) ||
-        !read_bytes(file, path, "kernel-bytes", &kernel_bytes, error) ||
-        !read_bytes(file, path, "initrd-bytes", &initrd_bytes, error))
+    if (!check_file(path, G_MAXUINT64, &image->disk_bytes, error) || !(file = read_conf(path, error)))
         return NULL;
+    for (unsigned i = 0; i < IMAGE_FILES; i++)
+        if (!read_file(file, path, &image_files[i], image, paths[i], i == 0 ? &image->root_bytes : NULL, error))
+            return NULL;
 
     g_autofree char *named_template = g_key_file_get_string(file, "image", "template", NULL);
     g_autofree char *named_revision = g_key_file_get_string(file, "image", "revision", NULL);
@@ -158,10 +178,7 @@ Image *image_conf_load(const char *folder, const char *template_name, const char
         g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE, "%s is damaged: it has no good digest", path);
         return NULL;
     }
-    if (!check_file(image->root_path, image->root_bytes, &image->disk_bytes, error) ||
-        !check_file(image->kernel_path, kernel_bytes, &image->disk_bytes, error) ||
-        !check_file(image->initrd_path, initrd_bytes, &image->disk_bytes, error) ||
-        !(image->settings = read_settings(file, path, error)))
+    if (!(image->settings = read_settings(file, path, error)))
         return NULL;
     return g_steal_pointer(&image);
 }

@@ -4,6 +4,7 @@
  * A store is a folder, by default /var/lib/hvm, on one file system:
  *
  *   images/TEMPLATE/REVISION/{root.raw,vmlinuz,initrd,image.conf}    one image; all root's, 0444
+ *   images/TEMPLATE/REVISION/{initrd-agent,vmlinux}                  where it can boot to the agent alone: see Image
  *   images/.staging-XXXXXX/                                          a build on its way
  *   guests/UUID/{root.qcow2,console.log}                             what one guest owns
  *   lock                                                             flock'd by builds and removals
@@ -31,6 +32,8 @@ typedef struct {
     char *root_path;     /* .../root.raw */
     char *kernel_path;   /* .../vmlinuz */
     char *initrd_path;   /* .../initrd */
+    char *agent_initrd_path; /* .../initrd-agent, for [boot] init=agent; NULL where the image has none */
+    char *vmlinux_path;  /* .../vmlinux, the same kernel unpacked, for a PVH boot; NULL where the image has none */
     char *digest;        /* "sha256:HEX" over root.raw */
     guint64 root_bytes;  /* virtual size of root.raw */
     guint64 disk_bytes;  /* what it occupies */

@@ -27,6 +27,8 @@ void image_free(Image *image)
     g_free(image->root_path);
     g_free(image->kernel_path);
     g_free(image->initrd_path);
+    g_free(image->agent_initrd_path);
+    g_free(image->vmlinux_path);
     g_free(image->digest);
     settings_free(image->settings);
     g_free(image);

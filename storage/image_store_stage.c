@@ -123,8 +123,8 @@ static gboolean settle_file(const ImageStore *store, const char *folder, const c
 }
 
 /* Names the image and moves the finished folder into place. Under the store's lock. */
-static gboolean publish_locked(ImageStore *store, const char *staging, Image *image, guint64 kernel_bytes,
-                               guint64 initrd_bytes, GError **error)
+static gboolean publish_locked(ImageStore *store, const char *staging, Image *image, const guint64 bytes[IMAGE_FILES],
+                               GError **error)
 {
     g_autofree char *template_path = g_build_filename(store->images_path, image->template_name, NULL);
     g_autofree char *conf_path = g_build_filename(staging, "image.conf", NULL);
@@ -134,7 +134,7 @@ static gboolean publish_locked(ImageStore *store, const char *staging, Image *im
         return image_store_fail(store, errno, error, "make the folder %s", template_path);
     image->revision = next_revision(store, image->template_name);
     image->folder = g_build_filename(template_path, image->revision, NULL);
-    conf = image_conf_format(image, kernel_bytes, initrd_bytes);
+    conf = image_conf_format(image, bytes);
     if (!write_file(store, conf_path, conf, error) || !settle_file(store, staging, "image.conf", NULL, error))
         goto failed;
     if (chmod(template_path, 0711) < 0 || chmod(staging, 0711) < 0) {
@@ -158,7 +158,7 @@ Image *image_store_publish(ImageStore *store, const char *staging, const char *t
 {
     g_autoptr(Image) image = g_new0(Image, 1);
     g_autofree char *root_path = g_build_filename(staging, "root.raw", NULL);
-    guint64 kernel_bytes = 0, initrd_bytes = 0;
+    guint64 bytes[IMAGE_FILES] = {0};
 
     if (!name_check(template_name, "template name", error))
         return NULL;
@@ -171,10 +171,16 @@ Image *image_store_publish(ImageStore *store, const char *staging, const char *t
             !settings_set(image->settings, "os", setting->key, setting->value, setting->origin, error))
             return NULL;
     }
-    if (!settle_file(store, staging, "root.raw", &image->root_bytes, error) ||
-        !settle_file(store, staging, "vmlinuz", &kernel_bytes, error) ||
-        !settle_file(store, staging, "initrd", &initrd_bytes, error) ||
-        !(image->digest = image_conf_digest(root_path, error)))
+    for (unsigned i = 0; i < IMAGE_FILES; i++) {
+        g_autofree char *path = g_build_filename(staging, image_files[i].name, NULL);
+
+        if (image_files[i].optional && access(path, F_OK) < 0)
+            continue;
+        if (!settle_file(store, staging, image_files[i].name, &bytes[i], error))
+            return NULL;
+    }
+    image->root_bytes = bytes[0];
+    if (!(image->digest = image_conf_digest(root_path, error)))
         return NULL;
 
     int lock_fd = image_store_lock(store, error);
@@ -182,7 +188,7 @@ Image *image_store_publish(ImageStore *store, const char *staging, const char *t
     if (lock_fd < 0)
         return NULL;
 
-    gboolean good = publish_locked(store, staging, image, kernel_bytes, initrd_bytes, error);
+    gboolean good = publish_locked(store, staging, image, bytes, error);
 
     close(lock_fd);
     return good ? image_store_find(store, template_name, image->revision, error) : NULL;

@@ -3,6 +3,7 @@
 #
 #   unit    unit tests, under AddressSanitizer and UBSan          build-asan
 #   golden  requests and hosts -> placement and domain XML        build-test
+#   cli     hvm and its client against a small hvmd              build-test
 #   layers  each library links against those above it alone       build-test
 #   nodes   NAT and reconnection on a libvirtd of their own     build-test
 #   docs    --help against the manual pages, the README           build-test
@@ -85,13 +86,13 @@ run_suites() {
 
     e2e=$(all_e2e)
     case $wanted in
-    '') wanted="unit golden layers nodes docs fuzz e2e" ;;
-    quick) wanted="unit golden layers docs e2e" e2e=$quick_e2e ;;
+    '') wanted="unit golden cli layers nodes docs fuzz e2e" ;;
+    quick) wanted="unit golden cli layers docs e2e" e2e=$quick_e2e ;;
     esac
     for suite in $wanted; do
         case $suite in
-        unit | golden | layers | nodes | docs | fuzz | e2e) ;;
-        *) die "there is no suite '$suite': unit, golden, layers, nodes, docs, fuzz, e2e, or quick" ;;
+        unit | golden | cli | layers | nodes | docs | fuzz | e2e) ;;
+        *) die "there is no suite '$suite': unit, golden, cli, layers, nodes, docs, fuzz, e2e, or quick" ;;
         esac
     done
     # The topologies recorded on real machines lie beside the tree where there are any.
@@ -104,12 +105,12 @@ run_suites() {
         meson_suite build-asan unit
         ;;
     esac
-    case " $wanted " in *" golden "* | *" layers "* | *" nodes "* | *" docs "* | *" e2e "*)
+    case " $wanted " in *" golden "* | *" cli "* | *" layers "* | *" nodes "* | *" docs "* | *" e2e "*)
         build_in build-test --werror -Dfault_injection=true
         mkdir -p build-test/e2e
         ;;
     esac
-    for suite in golden layers nodes docs; do
+    for suite in golden cli layers nodes docs; do
         case " $wanted " in *" $suite "*) meson_suite build-test $suite ;; esac
     done
     case " $wanted " in *" fuzz "*)

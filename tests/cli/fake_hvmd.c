@@ -225,8 +225,9 @@ static void run_exec(FakeHvmd *fake, GVariant *request, GDBusMethodInvocation *i
     int input = pairs[0][0], output = pty ? input : pairs[1][0], errors = pty ? input : pairs[2][0];
     g_autoptr(GError) error = NULL;
 
-    g_assert_true(g_spawn_async_with_fds(NULL, (char **)argv, variables, G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD,
-                                         child_setup, NULL, &process->pid, input, output, errors, &error));
+    g_assert_true(g_spawn_async_with_fds(NULL, (char **)argv, variables,
+                                         G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD, child_setup, NULL,
+                                         &process->pid, input, output, errors, &error));
     process->connection = g_dbus_method_invocation_get_connection(invocation);
     g_mutex_lock(&fake->mutex);
     g_ptr_array_add(fake->processes, process);
@@ -337,8 +338,8 @@ static void start_job(FakeHvmd *fake, const char *method, GDBusMethodInvocation 
 static void cancel_job(FakeHvmd *fake, GDBusMethodInvocation *invocation)
 {
     if (fake->job_waiter)
-        g_dbus_method_invocation_return_error_literal(g_steal_pointer(&fake->job_waiter), G_IO_ERROR, G_IO_ERROR_CANCELLED,
-                                                      "the job was cancelled");
+        g_dbus_method_invocation_return_error_literal(g_steal_pointer(&fake->job_waiter), G_IO_ERROR,
+                                                      G_IO_ERROR_CANCELLED, "the job was cancelled");
     answer_empty(invocation);
 }
 
@@ -387,7 +388,8 @@ static void on_method(GDBusConnection *connection, const char *sender G_GNUC_UNU
 }
 
 /* What a connection started ends with it. */
-static void on_closed(GDBusConnection *connection, gboolean remote G_GNUC_UNUSED, GError *error G_GNUC_UNUSED, gpointer data)
+static void on_closed(GDBusConnection *connection, gboolean remote G_GNUC_UNUSED, GError *error G_GNUC_UNUSED,
+                      gpointer data)
 {
     FakeHvmd *fake = data;
 
@@ -400,20 +402,21 @@ static void on_closed(GDBusConnection *connection, gboolean remote G_GNUC_UNUSED
     g_ptr_array_remove(fake->connections, connection);
 }
 
-static gboolean on_incoming(GSocketService *service G_GNUC_UNUSED, GSocketConnection *stream, GObject *source G_GNUC_UNUSED,
-                            gpointer data)
+static gboolean on_incoming(GSocketService *service G_GNUC_UNUSED, GSocketConnection *stream,
+                            GObject *source G_GNUC_UNUSED, gpointer data)
 {
     FakeHvmd *fake = data;
     static const GDBusInterfaceVTable table = {.method_call = on_method};
     g_autofree char *guid = g_dbus_generate_guid();
-    GDBusConnection *connection = g_dbus_connection_new_sync(
-        G_IO_STREAM(stream), guid,
-        G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_SERVER | G_DBUS_CONNECTION_FLAGS_DELAY_MESSAGE_PROCESSING, NULL, NULL, NULL);
+    GDBusConnection *connection = g_dbus_connection_new_sync(G_IO_STREAM(stream), guid,
+                                                             G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_SERVER |
+                                                                 G_DBUS_CONNECTION_FLAGS_DELAY_MESSAGE_PROCESSING,
+                                                             NULL, NULL, NULL);
 
     if (!connection)
         return TRUE;
-    g_dbus_connection_register_object(connection, "/io/hvm1", (GDBusInterfaceInfo *)&io_hvm1_interface, &table, fake, NULL,
-                                      NULL);
+    g_dbus_connection_register_object(connection, "/io/hvm1", (GDBusInterfaceInfo *)&io_hvm1_interface, &table, fake,
+                                      NULL, NULL);
     g_signal_connect(connection, "closed", G_CALLBACK(on_closed), fake);
     g_ptr_array_add(fake->connections, connection);
     g_dbus_connection_start_message_processing(connection);

@@ -1,9 +1,9 @@
 /*
  * fake_hvmd.h: a small hvmd for the tests of the client and of hvm: it answers as it is told.
  *
- * Input: for each method a canned reply, error, or job. Output: a socket on which the interface of io.hvm1.xml is spoken, and a record
- * of the requests. Exec runs a local process, as whoever runs the test. It has a thread of its own; the functions here may
- * be called from the test's.
+ * Input: for each method a canned reply, error, or job. Output: a socket on which the interface of io.hvm1.xml is
+ * spoken, and a record of the requests. Exec runs a local process, as whoever runs the test. It has a thread of its
+ * own; the functions here may be called from the test's.
  */
 #pragma once
 
@@ -16,8 +16,8 @@ FakeHvmd *fake_new(void);
 void fake_free(FakeHvmd *fake);
 const char *fake_socket(const FakeHvmd *fake);
 
-/* The method's reply from now on, as text of a GVariant of type a{sv}: "{'version': <'1'>}". For a method which is a job: what
- * WaitJob gives. */
+/* The method's reply from now on, as text of a GVariant of type a{sv}: "{'version': <'1'>}". For a method which is a
+ * job: what WaitJob gives. */
 void fake_reply(FakeHvmd *fake, const char *method, const char *text);
 /* As fake_reply(), with the value itself (consumed if floating). */
 void fake_reply_value(FakeHvmd *fake, const char *method, GVariant *value);

@@ -14,8 +14,8 @@ typedef struct {
 void hvm_run_clear(HvmRun *run);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(HvmRun, hvm_run_clear)
 
-/* Runs `hvm` with the words of `line` (split as a shell would) and ends. `fake` NULL: a socket where nobody listens. `input` is its
- * standard input, NULL: /dev/null. */
+/* Runs `hvm` with the words of `line` (split as a shell would) and ends. `fake` NULL: a socket where nobody listens.
+ * `input` is its standard input, NULL: /dev/null. */
 HvmRun run_hvm(FakeHvmd *fake, const char *input, const char *line);
 
 /* Runs and checks status, standard output and standard error as a whole. */

@@ -142,9 +142,10 @@ static void test_nobody_there(void)
 
     g_assert_null(client_open("/nonexistent/hvmd.sock", &error));
     g_assert_error(error, HVM_ERROR, HVM_ERROR_HOST);
-    g_assert_cmpstr(error->message, ==,
-                    "hvmd is not running: nothing listens on /nonexistent/hvmd.sock (start it with `systemctl start hvmd` or "
-                    "`./setup start`)");
+    g_assert_cmpstr(
+        error->message, ==,
+        "hvmd is not running: nothing listens on /nonexistent/hvmd.sock (start it with `systemctl start hvmd` or "
+        "`./setup start`)");
     g_clear_error(&error);
     g_assert_null(client_open(too_long, &error));
     g_assert_error(error, HVM_ERROR, HVM_ERROR_INVALID);

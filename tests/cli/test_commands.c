@@ -40,9 +40,10 @@ static void test_usage(void)
     for (gsize i = 0; i < G_N_ELEMENTS(bad); i++)
         check_hvm(NULL, bad[i].line, 2, "", bad[i].errors);
     check_hvm(NULL, "--version", 0, "hvm " HVM_VERSION "\n", "");
-    check_hvm(NULL, "list", 8, "",
-              "hvm: hvmd is not running: nothing listens on /nonexistent/hvmd.sock (start it with `systemctl start hvmd` or "
-              "`./setup start`)\n");
+    check_hvm(
+        NULL, "list", 8, "",
+        "hvm: hvmd is not running: nothing listens on /nonexistent/hvmd.sock (start it with `systemctl start hvmd` or "
+        "`./setup start`)\n");
     check_hvm(NULL, "--socket /tmp/none list", 8, "",
               "hvm: hvmd is not running: nothing listens on /tmp/none (start it with `systemctl start hvmd` or "
               "`./setup start`)\n");
@@ -67,14 +68,15 @@ static void test_list(void)
               "mpi0  running  root        debian12       4    4 GiB  0-3     10.88.0.2\n"
               "old   off      4000000000  sl6\\x1b[2J    16  512 MiB  -       -\n",
               "");
-    check_hvm(fake, "list --json", 0,
-              "{\n  \"guests\" : [\n    {\n      \"name\" : \"mpi0\",\n      \"state\" : \"running\",\n      \"owner\" : 0,\n"
-              "      \"template\" : \"debian12\",\n      \"cpus\" : 4,\n      \"memory\" : 4294967296,\n"
-              "      \"placed\" : \"0-3\",\n      \"address\" : \"10.88.0.2\",\n      \"uuid\" : \"u-0\"\n    },\n    {\n"
-              "      \"name\" : \"old\",\n      \"state\" : \"off\",\n      \"owner\" : 4000000000,\n"
-              "      \"template\" : \"sl6\\u001b[2J\",\n      \"cpus\" : 16,\n      \"memory\" : 536870912,\n"
-              "      \"placed\" : \"\",\n      \"address\" : \"\",\n      \"uuid\" : \"u-1\"\n    }\n  ]\n}\n",
-              "");
+    check_hvm(
+        fake, "list --json", 0,
+        "{\n  \"guests\" : [\n    {\n      \"name\" : \"mpi0\",\n      \"state\" : \"running\",\n      \"owner\" : 0,\n"
+        "      \"template\" : \"debian12\",\n      \"cpus\" : 4,\n      \"memory\" : 4294967296,\n"
+        "      \"placed\" : \"0-3\",\n      \"address\" : \"10.88.0.2\",\n      \"uuid\" : \"u-0\"\n    },\n    {\n"
+        "      \"name\" : \"old\",\n      \"state\" : \"off\",\n      \"owner\" : 4000000000,\n"
+        "      \"template\" : \"sl6\\u001b[2J\",\n      \"cpus\" : 16,\n      \"memory\" : 536870912,\n"
+        "      \"placed\" : \"\",\n      \"address\" : \"\",\n      \"uuid\" : \"u-1\"\n    }\n  ]\n}\n",
+        "");
     fake_error(fake, "List", HVM_ERROR_LIBVIRT, "no connection to libvirt (qemu:///system)");
     check_hvm(fake, "list", 9, "", "hvm: no connection to libvirt (qemu:///system)\n");
     fake_free(fake);
@@ -124,6 +126,12 @@ static void test_create(void)
               "guest 'g' is created from template 'debian12'\nguest 'g' is running on CPUs 0-1, address 10.88.0.2\n"
               "  note: slow\n  run a command in it:  hvm exec g -- uname -a\n",
               "");
+    check_hvm(fake, "create g -t debian12 --device gpu --device 41:00.0,locality=any --device dev1=ib0", 0,
+              "guest 'g' is created from template 'debian12'\n  note: slow\n  start it:  hvm start g\n", "");
+    g_autofree char *devices = fake_last_request(fake, "Create");
+
+    g_assert_nonnull(strstr(devices, "'device dev0.kind': 'gpu', 'device dev2.address': '0000:41:00.0', "
+                                     "'device dev1.interface': 'ib0', 'device dev2.locality': 'any'"));
     fake_error(fake, "Create", HVM_ERROR_EXISTS, "guest 'g' exists already");
     check_hvm(fake, "create g -t debian12", 4, "", "hvm: guest 'g' exists already\n");
     fake_free(fake);
@@ -140,21 +148,24 @@ static void test_life(void)
     g_autofree char *start = fake_last_request(fake, "Start");
 
     g_assert_nonnull(strstr(start, "'wait': <false>"));
-    check_hvm(fake, "stop a --timeout 5", 0, "guest 'a' is stopped: its agent did not answer, its power button did\n", "");
+    check_hvm(fake, "stop a --timeout 5", 0, "guest 'a' is stopped: its agent did not answer, its power button did\n",
+              "");
     g_autofree char *stop = fake_last_request(fake, "Stop");
 
     g_assert_nonnull(strstr(stop, "'timeout': <uint32 5>"));
     check_hvm(fake, "destroy a b c", 0,
-              "guest 'a' is gone, with its disk\nguest 'b' is gone, with its disk\nguest 'c' is gone, with its disk\n", "");
+              "guest 'a' is gone, with its disk\nguest 'b' is gone, with its disk\nguest 'c' is gone, with its disk\n",
+              "");
     /* Each is tried; the first failure gives the status. */
     fake_error(fake, "Start", HVM_ERROR_NO_PLACEMENT, "guest 'b': needs 4 free cores; node 0 has 2");
     check_hvm(fake, "start A b c", 2, "",
               "hvm: bad guest name 'A': wanted 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends\n"
               "hvm: guest 'b': needs 4 free cores; node 0 has 2\nhvm: guest 'b': needs 4 free cores; node 0 has 2\n");
     g_assert_cmpuint(fake_calls(fake, "Start"), ==, 4);
-    check_hvm(NULL, "start a b", 8, "",
-              "hvm: hvmd is not running: nothing listens on /nonexistent/hvmd.sock (start it with `systemctl start hvmd` or "
-              "`./setup start`)\n");
+    check_hvm(
+        NULL, "start a b", 8, "",
+        "hvm: hvmd is not running: nothing listens on /nonexistent/hvmd.sock (start it with `systemctl start hvmd` or "
+        "`./setup start`)\n");
     fake_free(fake);
 }
 
@@ -166,9 +177,15 @@ static void test_progress(void)
     fake_progress(fake, "waiting for the agent", -1);
     fake_reply(fake, "BuildTemplate", "{'revision': <'R'>, 'digest': <'sha256:00'>}");
     check_hvm(fake, "template build debian12", 0, "template 'debian12' is built: revision R\n  sha256:00\n", "");
-    check_hvm(fake, "template build debian12 -v", 0, "template 'debian12' is built: revision R\n  sha256:00\n",
-              " 50 %  installing\\x1b[2J packages\nwaiting for the agent\n");
-    check_hvm(fake, "template build debian12 --json", 0, "{\n  \"revision\" : \"R\",\n  \"digest\" : \"sha256:00\"\n}\n", "");
+    /* Each line begins with the time since the first. */
+    g_auto(HvmRun) verbose = run_hvm(fake, NULL, "template build debian12 -v");
+
+    g_assert_true(g_regex_match_simple("^ +[0-9.]+ ms   50 %  installing\\\\x1b\\[2J packages\n"
+                                       " +[0-9.]+ ms  waiting for the agent\n$",
+                                       verbose.errors, 0, 0));
+    g_assert_cmpstr(verbose.output, ==, "template 'debian12' is built: revision R\n  sha256:00\n");
+    check_hvm(fake, "template build debian12 --json", 0,
+              "{\n  \"revision\" : \"R\",\n  \"digest\" : \"sha256:00\"\n}\n", "");
     fake_free(fake);
 }
 
@@ -195,22 +212,25 @@ static void test_templates(void)
 {
     FakeHvmd *fake = fake_new();
 
-    fake_reply(fake, "ListTemplates",
-               "{'templates': <[{'name': <'debian12'>, 'description': <'Debian 12'>, 'error': <''>, 'revision': <'R1'>, "
-               "'size': <uint64 2147483648>, 'guests': <uint32 2>}, {'name': <'bad'>, 'description': <''>, "
-               "'error': <'bad.conf: unknown key'>, 'revision': <''>, 'size': <uint64 0>, 'guests': <uint32 0>}]>}");
+    fake_reply(
+        fake, "ListTemplates",
+        "{'templates': <[{'name': <'debian12'>, 'description': <'Debian 12'>, 'error': <''>, 'revision': <'R1'>, "
+        "'size': <uint64 2147483648>, 'guests': <uint32 2>}, {'name': <'bad'>, 'description': <''>, "
+        "'error': <'bad.conf: unknown key'>, 'revision': <''>, 'size': <uint64 0>, 'guests': <uint32 0>}]>}");
     check_hvm(fake, "template list", 0,
               "NAME      REVISION   SIZE  GUESTS  DESCRIPTION\n"
               "debian12  R1        2 GiB       2  Debian 12\n"
               "bad       -           0 B       0  -\n",
               "template 'bad' is not valid: bad.conf: unknown key\n");
-    fake_reply(fake, "ShowTemplate",
-               "{'name': <'debian12'>, 'path': <'/t/debian12.conf'>, 'settings': <[{'group': <'cpu'>, 'key': <'count'>, "
-               "'value': <'1'>, 'origin': <'default'>}]>, 'images': <@aa{sv} []>}");
-    check_hvm(fake, "template show debian12", 0,
-              "template  debian12\nfile      /t/debian12.conf\n\nGROUP  KEY    VALUE  FROM\ncpu    count  1      default\n\n"
-              "no image yet: `hvm template build debian12` makes one\n",
-              "");
+    fake_reply(
+        fake, "ShowTemplate",
+        "{'name': <'debian12'>, 'path': <'/t/debian12.conf'>, 'settings': <[{'group': <'cpu'>, 'key': <'count'>, "
+        "'value': <'1'>, 'origin': <'default'>}]>, 'images': <@aa{sv} []>}");
+    check_hvm(
+        fake, "template show debian12", 0,
+        "template  debian12\nfile      /t/debian12.conf\n\nGROUP  KEY    VALUE  FROM\ncpu    count  1      default\n\n"
+        "no image yet: `hvm template build debian12` makes one\n",
+        "");
     fake_reply(fake, "RemoveTemplate", "{}");
     check_hvm(fake, "template remove debian12 R1", 0, "revision R1 of template 'debian12' is removed\n", "");
     g_autofree char *request = fake_last_request(fake, "RemoveTemplate");
@@ -225,18 +245,22 @@ static void test_host(void)
 {
     FakeHvmd *fake = fake_new();
 
-    fake_reply(fake, "Host",
-               "{'model': <'EPYC'>, 'smt': <uint32 2>, 'housekeeping': <'0,4'>, 'packages': <uint32 1>, "
-               "'cores': <uint32 4>, 'pus': <uint32 8>, 'caches': <[{'level': <uint32 3>, 'bytes': <uint64 33554432>, "
-               "'count': <uint32 1>}]>, 'nodes': <[{'node': <uint32 0>, 'cpus': <'0-7'>, 'free': <uint64 1073741824>, "
-               "'kind': <''>, 'pages': <[{'size': <uint64 2097152>, 'total': <uint64 512>, 'free': <uint64 256>, "
-               "'promised': <uint64 128>}]>}]>, 'promises': <[{'owner': <'another user'>, 'guest': <''>, 'cpus': <'1-2'>, "
-               "'memory': <uint64 1073741824>}]>}");
+    fake_reply(
+        fake, "Host",
+        "{'model': <'EPYC'>, 'smt': <uint32 2>, 'housekeeping': <'0,4'>, 'packages': <uint32 1>, "
+        "'cores': <uint32 4>, 'pus': <uint32 8>, 'caches': <[{'level': <uint32 3>, 'bytes': <uint64 33554432>, "
+        "'count': <uint32 1>}]>, 'nodes': <[{'node': <uint32 0>, 'cpus': <'0-7'>, 'free': <uint64 1073741824>, "
+        "'kind': <''>, 'pages': <[{'size': <uint64 2097152>, 'total': <uint64 512>, 'free': <uint64 256>, "
+        "'promised': <uint64 128>}]>}]>, 'devices': <[{'address': <'0000:41:00.0'>, 'kind': <'gpu'>, "
+        "'node': <uint32 0>, 'driver': <'vfio-pci'>, 'use': <''>}]>, 'promises': <[{'owner': <'another user'>, 'guest': <''>, 'cpus': <'1-2'>, "
+        "'memory': <uint64 1073741824>, 'devices': <'0000:41:00.0'>}]>}");
     check_hvm(fake, "host", 0,
               "model         EPYC\nprocessors    1 package, 4 cores, 8 CPUs\ncaches        1 x L3 of 32 MiB\n"
               "housekeeping  0,4\n\nNODE  CPUS  MEMORY   FREE  KIND\n   0  0-7        -  1 GiB  -\n\n"
               "NODE  PAGES  TOTAL  FREE  PROMISED\n   0  2 MiB    512   256       128\n\n"
-              "GUEST  OWNER         CPUS  MEMORY\n-      another user  1-2    1 GiB\n",
+              "DEVICE        KIND  NODE  IOMMU GROUP  INTERFACE  DRIVER    KEPT, BECAUSE\n"
+              "0000:41:00.0  gpu      0            -  -          vfio-pci  -\n\n"
+              "GUEST  OWNER         CPUS  MEMORY  DEVICES\n-      another user  1-2    1 GiB  0000:41:00.0\n",
               "");
     g_auto(HvmRun) run = run_hvm(fake, NULL, "host --json");
 
@@ -250,10 +274,11 @@ static void test_doctor(void)
     FakeHvmd *fake = fake_new();
 
     fake_reply(fake, "Hello", "{'version': <'" HVM_VERSION "'>, 'pid': <uint32 12>}");
-    fake_reply(fake, "Doctor",
-               "{'checks': <[{'name': <'kvm'>, 'state': <'ok'>, 'found': <'as fast as natively'>, 'meaning': <''>, "
-               "'advice': <''>}, {'name': <'huge pages'>, 'state': <'warning'>, 'found': <'none'>, 'meaning': <'slow'>, "
-               "'advice': <'reserve some'>}]>}");
+    fake_reply(
+        fake, "Doctor",
+        "{'checks': <[{'name': <'kvm'>, 'state': <'ok'>, 'found': <'as fast as natively'>, 'meaning': <''>, "
+        "'advice': <''>}, {'name': <'huge pages'>, 'state': <'warning'>, 'found': <'none'>, 'meaning': <'slow'>, "
+        "'advice': <'reserve some'>}]>}");
     check_hvm(fake, "doctor", 0,
               "CHECK       STATE    FOUND\nhvmd        ok       hvmd " HVM_VERSION ", process 12\n"
               "kvm         ok       as fast as natively\nhuge pages  warning  none\n"
@@ -311,7 +336,8 @@ static void test_plan(void)
     g_assert_cmpint(capture_run.status, ==, 0);
     g_assert_cmpint(captured_run.status, ==, 0);
     check_hvm(NULL, "plan g -t t --xml --json", 2, "", "hvm: plan: wanted --xml or --json, found both\n");
-    check_hvm(NULL, "plan g", 2, "", "hvm: plan: wanted --template NAME, found none (`hvm template list` lists them)\n");
+    check_hvm(NULL, "plan g", 2, "",
+              "hvm: plan: wanted --template NAME, found none (`hvm template list` lists them)\n");
     g_unlink(template);
     g_unlink(capture);
     g_rmdir(folder);
@@ -322,7 +348,8 @@ static void test_map(void)
 {
     FakeHvmd *fake = fake_new();
 
-    fake_reply(fake, "Host", "{'housekeeping': <''>, 'promises': <[{'owner': <'root'>, 'guest': <'mpi0'>, 'cpus': <'0'>}]>}");
+    fake_reply(fake, "Host",
+               "{'housekeeping': <''>, 'promises': <[{'owner': <'root'>, 'guest': <'mpi0'>, 'cpus': <'0'>}]>}");
     g_auto(HvmRun) run = run_hvm(fake, NULL, "map");
 
     g_assert_cmpstr(run.errors, ==, "");
@@ -338,7 +365,40 @@ static void test_map(void)
     g_assert_cmpint(made_up.status, ==, 0);
     g_assert_cmpstr(made_up.errors, ==, "");
     g_assert_nonnull(strstr(made_up.output, "2 CPUs"));
-    check_hvm(NULL, "map --host /nonexistent", 3, "", "hvm: cannot read host file /nonexistent: No such file or directory\n");
+    check_hvm(NULL, "map --host /nonexistent", 3, "",
+              "hvm: cannot read host file /nonexistent: No such file or directory\n");
+}
+
+static void test_verify(void)
+{
+    FakeHvmd *fake = fake_new();
+
+    fake_reply(fake, "Verify",
+               "{'findings': <[{'what': <'vCPU 0'>, 'promised': <'PU 3'>, 'found': <'PU 3'>, 'state': <'ok'>}]>, "
+               "'differences': <uint32 0>}");
+    g_auto(HvmRun) kept = run_hvm(fake, NULL, "verify g");
+
+    g_assert_cmpint(kept.status, ==, 0);
+    fake_reply(
+        fake, "Verify",
+        "{'findings': <[{'what': <'cell 0'>, 'promised': <'node 0'>, 'found': <'node 1'>, 'state': <'differs'>}]>, "
+        "'differences': <uint32 1>}");
+    fake_reply(fake, "List",
+               "{'guests': <[{'name': <'a'>, 'state': <'off'>}, {'name': <'b'>, 'state': <'running'>}]>}");
+    g_auto(HvmRun) differs = run_hvm(fake, NULL, "verify --all");
+
+    g_assert_cmpint(differs.status, ==, 8);
+    g_assert_true(g_str_has_prefix(differs.output, "GUEST  WHAT    STATE    PROMISED  FOUND\n"
+                                                   "b      cell 0  differs  node 0    node 1\n"));
+    g_auto(HvmRun) json = run_hvm(fake, NULL, "verify g --json");
+
+    g_assert_cmpint(json.status, ==, 8);
+    g_assert_nonnull(strstr(json.output, "\"differences\" : 1"));
+    check_hvm(fake, "verify", 2, "", "hvm: verify: wanted names of guests or --all, found neither\n");
+    check_hvm(fake, "verify g --all", 2, "", "hvm: verify: wanted names of guests or --all, found both\n");
+    fake_error(fake, "Verify", HVM_ERROR_BUSY, "guest 'g' is not running");
+    check_hvm(fake, "verify g", 6, "", "hvm: guest 'g' is not running\n");
+    fake_free(fake);
 }
 
 static void test_logs(void)
@@ -348,7 +408,8 @@ static void test_logs(void)
     static const char text[] = "boot\033[1m\r\n\x80login: ";
 
     g_variant_dict_init(&reply, NULL);
-    g_variant_dict_insert_value(&reply, "text", g_variant_new_fixed_array(G_VARIANT_TYPE_BYTE, text, sizeof text - 1, 1));
+    g_variant_dict_insert_value(&reply, "text",
+                                g_variant_new_fixed_array(G_VARIANT_TYPE_BYTE, text, sizeof text - 1, 1));
     fake_reply_value(fake, "Logs", g_variant_dict_end(&reply));
     /* Not a terminal: as the guest wrote it. */
     check_hvm(fake, "logs g --lines 3", 0, text, "");
@@ -421,6 +482,7 @@ int main(int argc, char **argv)
     g_test_add_func("/cli/doctor", test_doctor);
     g_test_add_func("/cli/plan", test_plan);
     g_test_add_func("/cli/map", test_map);
+    g_test_add_func("/cli/verify", test_verify);
     g_test_add_func("/cli/logs", test_logs);
     g_test_add_func("/cli/hang-up", test_hang_up);
     g_test_add_func("/cli/full-output", test_full_output);

@@ -79,7 +79,8 @@ static void test_own_failures(void)
     fake_reply(fake, "Exec", "{'exec': <uint32 1>}");
     check_hvm(fake, "exec g true", 125, "", "hvm: hvmd sent no descriptor for stdin\n");
     fake_hang_up(fake, "Exec");
-    check_hvm(fake, "exec g true", 125, "", "hvm: the connection to hvmd was lost before it answered Exec (did hvmd stop?)\n");
+    check_hvm(fake, "exec g true", 125, "",
+              "hvm: the connection to hvmd was lost before it answered Exec (did hvmd stop?)\n");
     fake_free(fake);
     g_auto(HvmRun) run = run_hvm(NULL, NULL, "exec g true");
 
@@ -133,8 +134,9 @@ static void test_broken_pipe_ignored(void)
 {
     FakeHvmd *fake = fake_new();
     int status = 0;
-    g_autofree char *output =
-        run_shell(fake, "f=$(mktemp); trap '' PIPE; { $HVM exec g -- yes 2>$f; echo $? >>$f; } | head -1; cat $f; rm $f", &status);
+    g_autofree char *output = run_shell(
+        fake, "f=$(mktemp); trap '' PIPE; { $HVM exec g -- yes 2>$f; echo $? >>$f; } | head -1; cat $f; rm $f",
+        &status);
 
     g_assert_cmpstr(output, ==, "y\nhvm: cannot write the command's output: Broken pipe\n125\n");
     fake_free(fake);
@@ -177,8 +179,8 @@ static void test_signals(void)
     for (gsize i = 0; i < G_N_ELEMENTS(signals); i++) {
         g_autoptr(GSubprocessLauncher) launcher = hvm_launcher(fake, G_SUBPROCESS_FLAGS_STDOUT_PIPE);
         g_autoptr(GSubprocess) process = NULL;
-        g_autofree char *script = g_strdup_printf("trap 'echo got; exit 9' %d; echo ready; while :; do sleep 0.05; done",
-                                                  signals[i]);
+        g_autofree char *script =
+            g_strdup_printf("trap 'echo got; exit 9' %d; echo ready; while :; do sleep 0.05; done", signals[i]);
         g_autofree char *rest = NULL;
         char ready[6] = "";
 
@@ -212,7 +214,8 @@ static void test_partings(void)
         g_assert_true(g_subprocess_communicate_utf8(process, NULL, NULL, NULL, &errors, NULL));
         if (i == 1) {
             g_assert_cmpint(hvm_wait(process), ==, 125);
-            g_assert_cmpstr(errors, ==, "hvm: guest 'g': the command was lost: the connection to hvmd ended (did hvmd stop?)\n");
+            g_assert_cmpstr(errors, ==,
+                            "hvm: guest 'g': the command was lost: the connection to hvmd ended (did hvmd stop?)\n");
         }
         for (int j = 0; fake_has_process(fake); j++) {
             g_assert_cmpint(j, <, 500);
@@ -291,8 +294,8 @@ static void test_terminal_restored(void)
 static void test_background(void)
 {
     FakeHvmd *fake = fake_new();
-    g_autofree char *script = g_strdup_printf("set -m; %s exec g -- sh -c 'sleep 0.6; echo done' & wait $!; echo status $?",
-                                              hvm_path());
+    g_autofree char *script =
+        g_strdup_printf("set -m; %s exec g -- sh -c 'sleep 0.6; echo done' & wait $!; echo status $?", hvm_path());
     const char *argv[] = {"/bin/bash", "-c", script, NULL};
     int master = -1;
     pid_t pid = spawn_on_terminal(fake, argv, &master);
@@ -313,7 +316,8 @@ static void test_logs_on_terminal(void)
     GVariantDict reply;
 
     g_variant_dict_init(&reply, NULL);
-    g_variant_dict_insert_value(&reply, "text", g_variant_new_fixed_array(G_VARIANT_TYPE_BYTE, text, sizeof text - 1, 1));
+    g_variant_dict_insert_value(&reply, "text",
+                                g_variant_new_fixed_array(G_VARIANT_TYPE_BYTE, text, sizeof text - 1, 1));
     fake_reply_value(fake, "Logs", g_variant_dict_end(&reply));
     pid_t pid = spawn_on_terminal(fake, argv, &master);
 

@@ -1,4 +1,5 @@
-/* The manual pages say what the programs say: every option and command of --help is in the page, and the other way round. */
+/* The manual pages say what the programs say: every option and command of --help is in the page, and the other way
+ * round. */
 #include "cli.h"
 #include "run_hvm.h"
 

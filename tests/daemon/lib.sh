@@ -106,10 +106,13 @@ wait_for() {
 json() {
     python3 -c '
 import json, sys
-x = json.load(sys.stdin)
+text = sys.stdin.read()
+if not text:
+    sys.exit("no JSON")
+x = json.loads(text)
 value = eval(sys.argv[1])
 for item in value if isinstance(value, (list, tuple)) else [value]:
-    print(item)' "$1"
+    print(item)' "$1" 2>/dev/null
 }
 
 # --- libvirt and hvmd -------------------------------------------------------------------------------------------------
@@ -215,7 +218,9 @@ create() {
 
     shift
     case " $* " in *" --cpus "*) ;; *) set -- --cpus 1 "$@" ;; esac
-    hvm create "$name" --template debian12 --memory 512M "$@"
+    case " $* " in *" --memory "*) ;; *) set -- --memory 512M "$@" ;; esac
+    case " $* " in *" --template "*) ;; *) set -- --template debian12 "$@" ;; esac
+    hvm create "$name" "$@"
 }
 
 state_of() { hvm show "$1" --json | json 'x["state"]'; }
@@ -226,7 +231,7 @@ uuid_of() { field "$1" uuid; }
 qemu_pid() { cat "/run/libvirt/qemu/$1.pid" 2>/dev/null; }
 
 # start_nowait NAME: starts it and does not wait for its agent: for tests that want a domain, not a system.
-start_nowait() { hvm start "$1" --no-wait; }
+start_nowait() { hvm start "$1" --no-wait >/dev/null; }
 
 # --- what is left -----------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 # Template builds: interrupted, failed, full, twice at once. Needs the machine's package source.
 # needs: packages
 . "$HVM_TEST_SOURCE/tests/daemon/lib.sh"
+libvirt_start
 hvmd_start
-left() { find "$store/images" -mindepth 1 2>/dev/null; ls "$store/guests" 2>/dev/null; }
+left() { find "$store/images" -mindepth 1 ! -name '.build-*.lock' ! -name debian12 2>/dev/null; ls "$store/guests" 2>/dev/null; }
+nothing_left() { [ -z "$(left)" ]; }
 builders() { cat /proc/[0-9]*/comm | grep -cE '^(mmdebstrap|mke2fs|apt-get|dpkg)$'; }
 no_builders() { [ "$(builders)" = 0 ]; }
 
@@ -18,7 +20,8 @@ for step in build.staging; do
         is "$step $action: the build fails" "$([ $? != 0 ] && echo failed)" failed
         fault_clear
         hvmd_running || hvmd_start
-        is "$step $action: nothing is left" "$(left | grep -v '/debian12$')" ""
+        wait_for 20 nothing_left
+        is "$step $action: nothing is left" "$(left)" ""
     done
 done
 
@@ -29,7 +32,7 @@ kill -TERM $client
 wait $client
 is "an interrupted build fails" "$([ $? != 0 ] && echo failed)" failed
 t "its programs are ended" wait_for 60 no_builders
-t "an interrupted build leaves nothing" wait_for 60 eval '[ -z "$(left | grep -v "/debian12$")" ]'
+t "an interrupted build leaves nothing" wait_for 60 nothing_left
 
 # hvmd is killed in the middle.
 hvm template build debian12 >/dev/null 2>&1 & client=$!
@@ -38,15 +41,16 @@ hvmd_kill
 wait $client
 t "a killed hvmd's build programs end with it" wait_for 60 no_builders
 hvmd_start
-is "after a restart nothing is left of it" "$(left | grep -v '/debian12$')" ""
+wait_for 20 nothing_left
+is "after a restart nothing is left of it" "$(left)" ""
 
 # A disk that fills up.
-mkdir "$work/small" && mount -t tmpfs -o size=40M tmpfs "$work/small"
+mkdir "$work/small" && mount -t tmpfs -o size=40M,mode=755 tmpfs "$work/small"
 hvmd_stop
 sed -i "s|^path=.*|path=$work/small|" $conf
 hvmd_start
 refuses "a disk that fills up in the middle" 11 "full|No space" sh -c 'hvm template build debian12 2>&1 >/dev/null | tail -n1 >&2; exit ${PIPESTATUS:-11}'
-is "nothing is left on it" "$(find "$work/small" -mindepth 2 ! -name debian12)" ""
+is "nothing is left on it" "$(find "$work/small" -mindepth 2 ! -name debian12 ! -name '.build-*.lock')" ""
 hvmd_stop
 write_conf
 hvmd_start
@@ -58,6 +62,6 @@ wait $first; status_a=$?
 wait $second; status_b=$?
 is "two builds at once both end well" "$status_a $status_b" "0 0" || diag <"$work/one"
 is "the images are whole" "$(hvm template show debian12 --json | json '[len(x["images"]) in (1, 2), all(i["digest"].startswith("sha256:") for i in x["images"])]' | paste -sd' ')" "True True"
-is "its files are root's and 0444" "$(find "$store/images" -type f -printf '%u %m\n' | sort -u)" "root 444"
+is "its files are root's and 0444" "$(find "$store"/images/debian12 -type f -printf '%u %m\n' | sort -u)" "root 444"
 is "no staging is left" "$(find "$store/images" -name '.staging*')" ""
 done_testing

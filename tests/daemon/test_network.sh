@@ -53,7 +53,7 @@ t "the other owner's stays" wait_for 20 ping -c1 -W2 "$address_a"
 
 # Names and addresses are each guest's own, and come back after a restart.
 hvm stop --hard a >/dev/null
-hvm start a --no-wait
+hvm start a --no-wait >/dev/null
 is "a guest keeps its address" "$(field a address)" "$address_a"
 vsh net-destroy hvm-nat-0 >/dev/null 2>&1
 hvm stop --hard a >/dev/null

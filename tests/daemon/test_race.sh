@@ -7,8 +7,8 @@ begin
 for name in a b c; do create $name >/dev/null || bail "no guest $name"; done
 start_nowait c || bail "c does not start"
 for round in 1 2 3; do
-    hvm start a --no-wait 2>"$work/a" & first=$!
-    hvm start b --no-wait 2>"$work/b" & second=$!
+    hvm start a --no-wait >/dev/null 2>"$work/a" & first=$!
+    hvm start b --no-wait >/dev/null 2>"$work/b" & second=$!
     wait $first; status_a=$?
     wait $second; status_b=$?
     is "round $round: of two starts for the last core one wins, one finds no place" \
@@ -21,12 +21,12 @@ done
 hvm stop --hard c >/dev/null
 
 # The same name from two sides; the same guest started, stopped, destroyed from many.
-hvm create twin --template debian12 --cpus 1 2>/dev/null & first=$!
-as alice hvm create twin --template debian12 --cpus 1 2>/dev/null & second=$!
+hvm create twin --template debian12 --cpus 1 >/dev/null 2>/dev/null & first=$!
+as alice hvm create twin --template debian12 --cpus 1 >/dev/null 2>/dev/null & second=$!
 wait $first; status_a=$?
 wait $second; status_b=$?
 is "of two creates of one name one wins" "$(printf '%s\n' $status_a $status_b | sort -n | paste -sd' ')" "0 4"
-hvm destroy twin
+hvm destroy twin >/dev/null
 
 pids=()
 for i in 1 2 3 4 5 6; do

@@ -1,9 +1,9 @@
 /*
  * fuzz_agent_frames.c: frames at both ends of the channel, for libFuzzer.
  *
- * The first byte of the input chooses the end. The rest is a list of acts: a frame (sealed here, since no fuzzer finds a
- * checksum), raw bytes, a hello, and what the commands or the clients do meanwhile. The agent's commands are pipes whose other ends
- * this file holds: nothing is started, signalled or powered off.
+ * The first byte of the input chooses the end. The rest is a list of acts: a frame (sealed here, since no fuzzer finds
+ * a checksum), raw bytes, a hello, and what the commands or the clients do meanwhile. The agent's commands are pipes
+ * whose other ends this file holds: nothing is started, signalled or powered off.
  */
 #include "agent.h"
 #include "channel_private.h"

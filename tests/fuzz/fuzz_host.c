@@ -35,6 +35,8 @@ int LLVMFuzzerTestOneInput(const guint8 *data, size_t size)
         return 0;
     g_autofree char *text = host_to_xml(host, &error);
     g_assert_no_error(error);
+    if (strlen(text) > 1 << 18) /* hwloc's parser measures the rest of the text at each step where ASan watches it */
+        return 0;
     g_autoptr(Host) back = host_new_from_xml(text, strlen(text), "back", &error);
     g_assert_no_error(error);
     g_assert_true(hwloc_bitmap_isequal(host->usable_pus, back->usable_pus));

@@ -82,7 +82,8 @@ static inline GPid agent_spawn(char **arguments, GSpawnChildSetupFunc func, gpoi
     return pid;
 }
 
-static inline void fixture_listen(Fixture *fixture, const char *power_off_program, GSpawnChildSetupFunc setup, gpointer data)
+static inline void fixture_listen(Fixture *fixture, const char *power_off_program, GSpawnChildSetupFunc setup,
+                                  gpointer data)
 {
     g_autofree char *program = agent_program();
     char *arguments[] = {program,
@@ -170,8 +171,8 @@ static inline void wait_end(Run *run)
 static inline void assert_end(Run *run, ChannelEnd end, int value)
 {
     wait_end(run);
-    g_assert_cmpint(run->ended.end, ==, end);
-    g_assert_cmpint(run->ended.value, ==, value);
+    if (run->ended.end != end || run->ended.value != value)
+        g_error("a command ended with %d, value %d, wanted %d, value %d", run->ended.end, run->ended.value, end, value);
     g_assert_cmpuint(run->ended.n_calls, ==, 1);
 }
 
@@ -256,7 +257,8 @@ static inline void run_talk(Run *run, const guint8 *input, gsize length)
         if (poll(polls, 3, ANSWER_MS) == 0)
             g_error("a command is silent");
         if (polls[0].revents) {
-            gssize n = send(run->streams.stdin_fd, input + sent, MIN(length - sent, 65536), MSG_NOSIGNAL | MSG_DONTWAIT);
+            gssize n = send(run->streams.stdin_fd, input + sent, MIN(length - sent, 65536),
+                            MSG_NOSIGNAL | MSG_DONTWAIT);
 
             sent = n > 0 ? sent + (gsize)n : n < 0 && errno == EAGAIN ? sent : length;
         }

@@ -67,7 +67,8 @@ static G_GNUC_UNUSED void tree_cpu(Tree *tree, unsigned cpu, unsigned package, u
     tree_put(tree, siblings_path, "%s\n", siblings);
 }
 
-static G_GNUC_UNUSED void tree_node(Tree *tree, unsigned node, const char *cpumap, unsigned total_mib, unsigned free_mib)
+static G_GNUC_UNUSED void tree_node(Tree *tree, unsigned node, const char *cpumap, unsigned total_mib,
+                                    unsigned free_mib)
 {
     g_autofree char *map = g_strdup_printf("/sys/devices/system/node/node%u/cpumap", node);
     g_autofree char *meminfo = g_strdup_printf("/sys/devices/system/node/node%u/meminfo", node);

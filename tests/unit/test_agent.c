@@ -1,4 +1,5 @@
-/* Commands through a real agent: statuses, streams, users, terminals, ends. The protocol's tests are test_agent_protocol.c. */
+/* Commands through a real agent: statuses, streams, users, terminals, ends. The protocol's tests are
+ * test_agent_protocol.c. */
 #include "agent_fixture.h"
 
 #include <grp.h>
@@ -124,7 +125,8 @@ static void test_long_command(Fixture *fixture, G_GNUC_UNUSED gconstpointer data
 
 static void test_signals(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
 {
-    g_autoptr(Run) caught = run_start(fixture->channel, "sh", "-c", "trap 'echo usr1; exit 7' USR1; echo ready; while :; do sleep 0.01; done");
+    g_autoptr(Run) caught = run_start(fixture->channel, "sh", "-c",
+                                      "trap 'echo usr1; exit 7' USR1; echo ready; while :; do sleep 0.01; done");
     g_autoptr(Run) plain = run_start(fixture->channel, "sh", "-c", "echo ready; sleep 1000");
     g_autoptr(GError) error = NULL;
 
@@ -158,7 +160,8 @@ static Run *start_terminal(Fixture *fixture, const char *script)
 
 static void test_terminal(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
 {
-    g_autoptr(Run) run = start_terminal(fixture, "trap 'stty size' WINCH; stty size; echo err >&2; tty >/dev/null && echo ready;"
+    g_autoptr(Run) run = start_terminal(fixture, "trap 'stty size' WINCH; stty size; echo err >&2;"
+                                                 "tty >/dev/null && echo ready;"
                                                  "while ! read line; do :; done; echo \"<$line>\"; exit 5");
     g_autoptr(GError) error = NULL;
 
@@ -181,8 +184,8 @@ static void test_terminal_keys(Fixture *fixture, G_GNUC_UNUSED gconstpointer dat
     g_autoptr(Run) ended = start_terminal(fixture, "stty -echo; echo ready; cat; echo over");
     g_autoptr(Run) closed = start_terminal(fixture, "echo ready; sleep 1000");
 
-    /* A controlling terminal: its interrupt character is a signal. (To cat, once it runs: a shell may just be busy with a
-     * fork, and lose it.) */
+    /* A controlling terminal: its interrupt character is a signal. (To cat, once it runs: a shell may just be busy with
+     * a fork, and lose it.) */
     g_assert_cmpint(write(interrupted->streams.stdin_fd, "go\n", 3), ==, 3);
     read_until(interrupted->streams.stdout_fd, interrupted->output, "go\r\ngo\r\n");
     g_assert_cmpint(write(interrupted->streams.stdin_fd, "\003", 1), ==, 1);
@@ -250,7 +253,7 @@ static void test_directory(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
     command.directory_required = TRUE;
     run = run_start_command(fixture->channel, &command);
     run_talk(run, NULL, 0);
-    assert_end(run, CHANNEL_EXITED, 126);
+    assert_end(run, CHANNEL_EXITED, 125);
     assert_bytes(run->errors, "hvm-agent: cannot enter /no/such/folder: No such file or directory\n");
     if (getuid() != 0) {
         g_test_skip("needs root to run as another user");
@@ -291,15 +294,18 @@ static void test_environment(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
 
 static void test_state(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
 {
-    /* Signals as a shell wants them, no descriptor of the agent's, a session of its own, and killable when memory is short. */
+    /* Signals as a shell wants them, no descriptor of the agent's, a session of its own, and killable when memory is
+     * short. */
     g_autoptr(Run) run = run_start(fixture->channel, "sh", "-c",
                                    "trap 'exit 9' PIPE; grep -E 'SigBlk|SigIgn' /proc/self/status; ls /proc/self/fd;"
-                                   "[ $(cut -d' ' -f6 /proc/$$/stat) = $$ ] && echo own; cat /proc/self/oom_score_adj; umask");
+                                   "[ $(cut -d' ' -f6 /proc/$$/stat) = $$ ] && echo own;"
+                                   "cat /proc/self/oom_score_adj; umask");
     g_autofree char *adjust = NULL;
     g_autofree char *expected = NULL;
 
     g_assert_true(g_file_get_contents("/proc/self/oom_score_adj", &adjust, NULL, NULL));
-    expected = g_strdup_printf("SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n0\n1\n2\n3\nown\n%s0022\n", adjust);
+    expected = g_strdup_printf("SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n0\n1\n2\n3\nown\n%s0022\n",
+                               adjust);
     run_talk(run, NULL, 0);
     assert_bytes(run->output, expected);
 }
@@ -346,7 +352,10 @@ static void test_closed_ends(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
             break;
     }
     wait_end(idle);
-    g_assert_true(idle->ended.end == CHANNEL_SIGNALED ? idle->ended.value == SIGPIPE : idle->ended.end == CHANNEL_EXITED);
+    if (idle->ended.end == CHANNEL_SIGNALED)
+        g_assert_cmpint(idle->ended.value, ==, SIGPIPE);
+    else
+        g_assert_cmpint(idle->ended.end, ==, CHANNEL_EXITED);
 
     /* The command closed its stdin: so is the client's. */
     read_until(deaf->streams.stdout_fd, deaf->output, "ready\n");
@@ -385,7 +394,9 @@ static Run *start_stubborn(Channel *channel, int *ret_leader, int *ret_child)
 
 static void test_end(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
 {
-    g_autoptr(Run) polite = run_start(fixture->channel, "sh", "-c", "trap 'exit 4' HUP; echo ready; while :; do sleep 0.01; done");
+    g_autoptr(Run) polite = run_start(fixture->channel, "sh", "-c",
+                                      "trap 'echo bye; exit 4' HUP; echo ready; while :; do sleep 0.01; done");
+    g_autoptr(Run) stalled = run_start(fixture->channel, "yes");
     g_autoptr(Run) stopped = run_start(fixture->channel, "sh", "-c", "echo ready; kill -STOP $$");
     g_autoptr(GError) error = NULL;
     g_autoptr(Run) stubborn = NULL;
@@ -393,7 +404,12 @@ static void test_end(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
 
     read_until(polite->streams.stdout_fd, polite->output, "ready\n");
     g_assert_true(channel_end(fixture->channel, polite->id, &error));
+    run_talk(polite, NULL, 0);
     assert_end(polite, CHANNEL_EXITED, 4);
+    assert_bytes(polite->output, "ready\nbye\n");
+    read_until(stalled->streams.stdout_fd, stalled->output, "y\n");
+    g_assert_true(channel_end(fixture->channel, stalled->id, &error)); /* its output is never read */
+    assert_end(stalled, CHANNEL_SIGNALED, SIGHUP);
     read_until(stopped->streams.stdout_fd, stopped->output, "ready\n");
     g_assert_true(channel_end(fixture->channel, stopped->id, &error));
     assert_end(stopped, CHANNEL_SIGNALED, SIGHUP);
@@ -518,8 +534,8 @@ static void check_users(Fixture *fixture)
     struct stat status;
     g_autofree char *home = g_build_filename(fixture->folder, "home", "alice", NULL);
 
-    assert_user(fixture, &(ChannelCommand){.uid = 5001, .gid = 5001, .groups = groups, .n_groups = 2, .user_name = "alice",
-                                           .group_name = "staff.hep", .home = "/home/alice"},
+    assert_user(fixture, &(ChannelCommand){.uid = 5001, .gid = 5001, .groups = groups, .n_groups = 2,
+                                           .user_name = "alice", .group_name = "staff.hep", .home = "/home/alice"},
                 "5001 5001 5001 42 alice /home/alice /home/alice\n");
     assert_file(fixture, "etc/passwd", PASSWD "\nalice:*:5001:5001::/home/alice:/bin/bash\n");
     assert_file(fixture, "etc/group", GROUP "\nstaff.hep:*:5001:\n");
@@ -528,13 +544,15 @@ static void check_users(Fixture *fixture)
     g_assert_cmpuint(status.st_mode & 07777, ==, 0700);
 
     /* Known by now: nothing more is made, and the guest's own entry counts. */
-    assert_user(fixture, &(ChannelCommand){.uid = 5001, .gid = 42, .user_name = "other", .group_name = "g2", .home = "/x"},
+    assert_user(fixture, &(ChannelCommand){.uid = 5001, .gid = 42, .user_name = "other", .group_name = "g2",
+                                           .home = "/x"},
                 "5001 42 42 alice /home/alice /home/alice\n");
     /* A name that is another's here, or unfit for the file: the numbers alone. */
     assert_user(fixture, &(ChannelCommand){.uid = 5002, .gid = 5001, .user_name = "bob", .home = "/home/alice"},
                 "5002 5001 5001 5002 /home/alice /\n");
     assert_user(fixture, &(ChannelCommand){.uid = 5003, .gid = 5001, .user_name = "a:b"}, "5003 5001 5001 5003 / /\n");
-    assert_user(fixture, &(ChannelCommand){.uid = 5003, .gid = 5001, .user_name = "a\nroot"}, "5003 5001 5001 5003 / /\n");
+    assert_user(fixture, &(ChannelCommand){.uid = 5003, .gid = 5001, .user_name = "a\nroot"},
+                "5003 5001 5001 5003 / /\n");
     assert_user(fixture, &(ChannelCommand){.uid = 5003, .gid = 5001, .user_name = "../a"}, "5003 5001 5001 5003 / /\n");
     /* A home through a link is not made. */
     assert_user(fixture, &(ChannelCommand){.uid = 5004, .gid = 5001, .user_name = "dave", .home = "/home/link/dave"},
@@ -546,13 +564,14 @@ static void check_users(Fixture *fixture)
     assert_user(fixture, &(ChannelCommand){.user = "bob", .uid = 1, .gid = 1}, "700 700 700 701 702 bob /home/bob /\n");
     unknown = run_start_command(fixture->channel, &stranger);
     run_talk(unknown, NULL, 0);
-    assert_end(unknown, CHANNEL_EXITED, 126);
+    assert_end(unknown, CHANNEL_EXITED, 125);
     assert_bytes(unknown->errors, "hvm-agent: the guest has no user 'carol'\n");
 }
 
 static void test_users(void)
 {
-    static const char *const removed[] = {"etc/passwd", "etc/group", "etc/.pwd.lock", "etc", "home/link", "home/alice", "home"};
+    static const char *const removed[] = {"etc/passwd", "etc/group", "etc/.pwd.lock", "etc",
+                                          "home/link", "home/alice", "home"};
     Fixture fixture = {0};
     g_autofree char *etc = NULL, *home = NULL, *passwd = NULL, *group = NULL, *link = NULL;
 

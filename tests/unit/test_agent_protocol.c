@@ -1,6 +1,6 @@
 /*
- * The protocol's bad days: half frames, noise, floods, takeovers; against the parser, against a real agent whose client is
- * this test, and against a channel whose agent is this test.
+ * The protocol's bad days: half frames, noise, floods, takeovers; against the parser, against a real agent whose client
+ * is this test, and against a channel whose agent is this test.
  */
 #include "agent_fixture.h"
 
@@ -9,8 +9,8 @@
 
 /* --- frames made by hand --- */
 
-static void add_frame(GByteArray *bytes, guint16 type, guint16 flags, guint32 stream, guint64 session, const void *payload,
-                      guint32 length)
+static void add_frame(GByteArray *bytes, guint16 type, guint16 flags, guint32 stream, guint64 session,
+                      const void *payload, guint32 length)
 {
     g_autofree guint8 *frame = g_malloc0(PROTOCOL_HEADER + length);
 
@@ -435,7 +435,8 @@ static void test_agent_takeover(Client *client, G_GNUC_UNUSED gconstpointer data
 {
     g_autofree char *folder = g_dir_make_tmp("hvm-test-agent-XXXXXX", NULL);
     g_autofree char *path = g_build_filename(folder, "pids", NULL);
-    g_autofree char *script = g_strdup_printf("trap '' HUP TERM; sleep 1000 & echo $$ $! >%s.new; mv %s.new %s; yes", path, path, path);
+    g_autofree char *script = g_strdup_printf("trap '' HUP TERM; sleep 1000 & echo $$ $! >%s.new; mv %s.new %s; yes",
+                                              path, path, path);
     g_autoptr(GByteArray) bytes = g_byte_array_new();
     g_autoptr(GByteArray) half = g_byte_array_new();
     g_autofree char *pids = NULL;
@@ -839,8 +840,10 @@ static void test_open_fails(Guest *guest, G_GNUC_UNUSED gconstpointer data)
     g_assert_error(guest->error, HVM_ERROR, HVM_ERROR_AGENT);
 }
 
-#define AGENT(name, function) g_test_add("/agent-protocol/agent/" name, Client, NULL, client_set_up, function, client_tear_down)
-#define CHANNEL(name, function) g_test_add("/agent-protocol/channel/" name, Guest, NULL, guest_set_up, function, guest_tear_down)
+#define AGENT(name, function) \
+    g_test_add("/agent-protocol/agent/" name, Client, NULL, client_set_up, function, client_tear_down)
+#define CHANNEL(name, function) \
+    g_test_add("/agent-protocol/channel/" name, Guest, NULL, guest_set_up, function, guest_tear_down)
 
 int main(int argc, char **argv)
 {

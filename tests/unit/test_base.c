@@ -71,6 +71,27 @@ static gboolean note(gpointer data, GError **error)
     return slot[1][0] != 'b';
 }
 
+static void test_addresses(void)
+{
+    static const struct {
+        const char *text;
+        const char *address; /* NULL: none */
+    } cases[] = {{"0000:41:00.0", "0000:41:00.0"}, {"41:0A.7", "0000:41:0a.7"}, {"10000:E1:1f.0", "10000:e1:1f.0"},
+                 {"41:00.8", NULL}, {"41:20.0", NULL}, {"0000:141:00.0", NULL}, {" 41:00.0", NULL}, {"41:00.0 ", NULL},
+                 {"0x41:00.0", NULL}, {"-1:00.0", NULL}, {"", NULL}, {"00041:00:00.0", NULL}, {"ffffffffff:00:00.0", NULL}};
+
+    for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *address = NULL;
+
+        g_assert_true(pci_address_parse(cases[i].text, &address) == (cases[i].address != NULL));
+        g_assert_cmpstr(address, ==, cases[i].address);
+    }
+    g_assert_true(interface_check("ib0"));
+    g_assert_true(interface_check("enp1s0f0np0.100@x"));
+    for (const char *const *bad = (const char *const[]){"", ".", "..", "a/b", "a b", "a:b", "a,b", "a=b", "\xc3\xa9", NULL}; *bad; bad++)
+        g_assert_false(interface_check(*bad));
+}
+
 static void test_undo(void)
 {
     g_autoptr(GString) log = g_string_new(NULL);
@@ -181,6 +202,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/base/sizes", test_sizes);
     g_test_add_func("/base/names", test_names);
+    g_test_add_func("/base/addresses", test_addresses);
     g_test_add_func("/base/undo", test_undo);
     g_test_add_func("/base/settings", test_settings);
     g_test_add_func("/base/settings-bad", test_settings_bad);

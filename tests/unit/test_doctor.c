@@ -93,7 +93,8 @@ static void assert_check(GPtrArray *checks, const char *name, guint index, Check
 
 static void put_limits(Tree *tree, const char *capabilities, const char *memlock)
 {
-    tree_put(tree, "/proc/self/status", "Name:\thvmd\nCapPrm:\t000001ffffffffff\nCapEff:\t%s\nCapBnd:\t0\n", capabilities);
+    tree_put(tree, "/proc/self/status", "Name:\thvmd\nCapPrm:\t000001ffffffffff\nCapEff:\t%s\nCapBnd:\t0\n",
+             capabilities);
     tree_put(tree, "/proc/self/limits",
              "Limit                     Soft Limit           Hard Limit           Units     \n"
              "Max processes             96364                96364                processes \n"
@@ -180,12 +181,14 @@ static void test_doctor_bad(void)
     tree_put(&tree, "/sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]\n");
     tree_put(&tree, "/sys/kernel/mm/ksm/run", "1\n");
     tree_put(&tree, "/proc/sys/kernel/numa_balancing", "1\n");
-    tree_put(&tree, "/proc/swaps", "Filename Type Size Used Priority\n/dev/sda2 partition 100 0 -2\n/swap\033 file 1 0 -3\n");
+    tree_put(&tree, "/proc/swaps",
+             "Filename Type Size Used Priority\n/dev/sda2 partition 100 0 -2\n/swap\033 file 1 0 -3\n");
     tree_put(&tree, "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave\n");
     tree_put(&tree, "/sys/devices/system/cpu/cpu1/cpufreq/scaling_governor", "performance\n");
     tree_put(&tree, "/sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet\n");
     tree_put(&tree, "/sys/devices/system/cpu/vulnerabilities/meltdown", "Vulnerable\n");
-    tree_put(&tree, "/sys/devices/system/cpu/vulnerabilities/mds", "Vulnerable: Clear CPU buffers attempted, no microcode\n");
+    tree_put(&tree, "/sys/devices/system/cpu/vulnerabilities/mds",
+             "Vulnerable: Clear CPU buffers attempted, no microcode\n");
     tree_put(&tree, "/sys/devices/system/cpu/vulnerabilities/l1tf", "Mitigation: PTE Inversion\n");
     tree_put(&tree, "/sys/fs/cgroup/cpuset/cgroup.procs", "\n");
     tree_put(&tree, "/sys/fs/cgroup/unified/cgroup.controllers", "hugetlb\n");

@@ -291,6 +291,9 @@ TEST(test_unlike_cores)
     assert_list(placement->reserved, "0-2,4-15");
     assert_topology(placement, 1, 1, 15, 1);
     placement_free(placement);
+    spec = fixture_spec(16);
+    assert_refused(fixture, &spec, "guest 'g': needs 16 free threads of whole cores; this node has 15 "
+                   "(free 1 that other guests hold, or --cpus 15)");
     spec = fixture_spec(4);
     placement = solve(fixture, &spec);
     assert_list(placement->reserved, "0-1,4-5");

@@ -466,6 +466,25 @@ TEST(test_iommu_group)
     g_assert_cmpstr(device(placement, 0)->address, ==, "0000:22:00.0");
 }
 
+/* What the node itself needs is given to nobody, nor what shares its IOMMU group; a request for it says why. */
+TEST(test_use)
+{
+    HostDevice *first = g_ptr_array_index(gpus->host->devices, 0), *second = g_ptr_array_index(gpus->host->devices, 1);
+    g_autoptr(Placement) placement = NULL;
+    g_autoptr(GError) error = NULL;
+
+    first->use = g_strdup("a route of it goes through eth0");
+    first->iommu_group = second->iommu_group = 7;
+    g_ptr_array_add(gpus->spec.devices, &gpus->gpu[0]);
+    placement = solve(gpus->host, &gpus->spec, gpus->ledger);
+    g_assert_cmpstr(device(placement, 0)->address, ==, "0000:22:00.0");
+    gpus->gpu[0].kind = NULL;
+    gpus->gpu[0].address = first->address;
+    g_assert_false(placement_could_fit(gpus->host, &gpus->spec, NULL, NULL, &error));
+    g_assert_error(error, HVM_ERROR, HVM_ERROR_NO_PLACEMENT);
+    g_assert_nonnull(strstr(error->message, "itself needs 0000:02:00.0: a route of it goes through eth0"));
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -482,5 +501,6 @@ int main(int argc, char **argv)
     ADD("device-refusals", test_device_refusals);
     ADD("network", test_network);
     ADD("iommu-group", test_iommu_group);
+    ADD("use", test_use);
     return g_test_run();
 }

@@ -548,7 +548,8 @@ static Verdict judge(const Case *c, guint mask, int emulator, const Counting *co
         goto out;
     verdict.fits = TRUE;
     guint64 criteria[CRITERIA] = {c->spec.spread ? UNITS_MAX - count : count, (guint64)devices, counting->rank, packages - inner,
-                                  evenness, inner, package_evenness, hwloc_bitmap_iszero(c->host->isolated) ? 0 : unisolated, (guint64)small, l3s,
+                                  evenness, inner, package_evenness,
+                                  hwloc_bitmap_iszero(c->host->isolated) ? 0 : unisolated, (guint64)small, l3s,
                                   count_partial(c, reserved, TRUE), count_partial(c, reserved, FALSE), leftover};
     memcpy(verdict.criteria, criteria, sizeof criteria);
 out:

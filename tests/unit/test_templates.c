@@ -285,7 +285,7 @@ static void test_profile_no_helper(void)
 
 static char *sources_for(const Fixture *fixture, const char *own, const char *suite, GError **error)
 {
-    return apt_source_for_suite(fixture->folder, own, suite, error);
+    return apt_source_for_suite(fixture->folder, own, suite, TRUE, error);
 }
 
 static void assert_contains(const char *text, const char *part)

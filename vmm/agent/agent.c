@@ -30,7 +30,6 @@
 #define HUNG_PAUSE_MS 100
 #define MISSING_PAUSE_MS 1000
 #define READS_PER_ROUND 32
-#define DESCRIPTORS_MAX 1024 /* inherited ones above are not looked for */
 
 typedef struct {
     Session session;
@@ -143,7 +142,8 @@ static void port_lost(Agent *agent, bool reopen)
     }
 }
 
-/* Also while hung up: bytes, or a read that would wait, tell that somebody is there again. False: there was nothing to read. */
+/* Also while hung up: bytes, or a read that would wait, tell that somebody is there again. False: there was nothing to
+ * read. */
 static bool read_port(Agent *agent)
 {
     size_t room;
@@ -375,29 +375,12 @@ static bool parse_options(Agent *agent, int argc, char **argv)
     return !(agent->port_path && agent->listen_path);
 }
 
-/* An init may be started without 0, 1 and 2; a pipe must not get their numbers. And what else it was given is not for the
- * commands. */
-static void sort_descriptors(void)
-{
-    int fd;
-
-    do {
-        fd = open("/dev/null", O_RDWR);
-        if (fd < 0)
-            fd = open("/", O_RDONLY);
-    } while (fd >= 0 && fd <= 2);
-    if (fd > 2)
-        close(fd);
-    for (fd = 3; fd < DESCRIPTORS_MAX; fd++)
-        fcntl(fd, F_SETFD, FD_CLOEXEC);
-}
-
 int main(int argc, char **argv)
 {
     static Agent agent; /* zero, so that it takes no room in the file */
     bool ending = false;
 
-    sort_descriptors();
+    system_sort_descriptors();
     agent.port = agent.listener = -1;
     if (!parse_options(&agent, argc, argv))
         return usage();
@@ -417,5 +400,7 @@ int main(int argc, char **argv)
     }
     if (agent.listen_path)
         unlink(agent.listen_path);
+    else if (getpid() == 1) /* of a vm: the kernel would panic */
+        system_power_off(agent.power_off_program, true);
     return 0;
 }

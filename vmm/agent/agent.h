@@ -95,7 +95,8 @@ int64_t now_ms(void);
 
 /* --- agent_child.c, agent_user.c --- */
 
-/* Becomes the command, with its descriptors 0 to 2 in place; says on descriptor 2 why it cannot, with status 126 or 127. */
+/* Becomes the command, with its descriptors 0 to 2 in place; says on descriptor 2 why it cannot, with status 125 (no such
+ * user or folder), 126 or 127. */
 _Noreturn void child_run(const ProtocolExec *exec);
 _Noreturn void child_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -115,16 +116,20 @@ void child_user(const ProtocolExec *exec, ChildUser *ret_user);
 
 /* --- agent_system.c --- */
 
-/* Sends a signal to every process of these (terminal) sessions; for SIGKILL until none is left. A leader must not have been
- * reaped, else its number may be another's. */
+/* Sends a signal to every process of these (terminal) sessions; for SIGKILL until none is left. A leader must not have
+ * been reaped, else its number may be another's. */
 void system_signal_sessions(const pid_t *leaders, size_t n_leaders, int signal_number);
-/* Keeps the kernel from choosing the agent when memory is short; and in a child: gives it what the agent itself was given. */
+/* An init may be started without 0, 1 and 2: a pipe must not get their numbers. And what else it was given is not for
+ * the commands. */
+void system_sort_descriptors(void);
+/* Keeps the kernel from choosing the agent when memory is short; and in a child: gives it what the agent itself was
+ * given. */
 void system_oom_protect(void);
 void system_oom_restore(void);
 /* Grows the root file system to its device. False: read-only still, ask again later. */
 bool system_grow_root(void);
 /* Path of the agent's device, in a static buffer, or NULL while there is none. */
 const char *system_find_port(void);
-/* In a child of the agent: powers the machine off, by its init unless the agent is that (is_init). `program` (tests) replaces all
- * of that where it is not NULL. */
+/* In a child of the agent: powers the machine off, by its init unless the agent is that (is_init). `program` (tests)
+ * replaces all of that where it is not NULL. */
 _Noreturn void system_power_off(const char *program, bool is_init);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#define STATUS_OURS 125 /* not the command's fault, as of env(1) and chroot(1) */
 #define STATUS_CANNOT 126
 #define STATUS_NOT_FOUND 127
 
@@ -36,7 +37,7 @@ static void *allocate(size_t n, size_t size)
     void *memory = calloc(n, size);
 
     if (!memory)
-        child_fail(STATUS_CANNOT, "hvm-agent: out of memory");
+        child_fail(STATUS_OURS, "hvm-agent: out of memory");
     return memory;
 }
 
@@ -48,9 +49,9 @@ static void become(const ChildUser *user)
     }
     /* An agent that is not root, in a container of its user, is who it is. */
     if (setgroups(user->n_groups, user->groups) < 0 && geteuid() == 0)
-        child_fail(STATUS_CANNOT, "hvm-agent: cannot set the groups: %s", strerror(errno));
+        child_fail(STATUS_OURS, "hvm-agent: cannot set the groups: %s", strerror(errno));
     if (setgid(user->gid) < 0 || setuid(user->uid) < 0)
-        child_fail(STATUS_CANNOT, "hvm-agent: cannot become user %u, group %u: %s", (unsigned)user->uid,
+        child_fail(STATUS_OURS, "hvm-agent: cannot become user %u, group %u: %s", (unsigned)user->uid,
                    (unsigned)user->gid, strerror(errno));
 }
 
@@ -59,9 +60,9 @@ static void enter_directory(const ProtocolExec *exec, const ChildUser *user)
     if (*exec->directory && chdir(exec->directory) == 0)
         return;
     if (*exec->directory && exec->flags & PROTOCOL_EXEC_DIRECTORY_REQUIRED)
-        child_fail(STATUS_CANNOT, "hvm-agent: cannot enter %s: %s", exec->directory, strerror(errno));
+        child_fail(STATUS_OURS, "hvm-agent: cannot enter %s: %s", exec->directory, strerror(errno));
     if (chdir(user->home) < 0 && chdir("/") < 0)
-        child_fail(STATUS_CANNOT, "hvm-agent: cannot enter /: %s", strerror(errno));
+        child_fail(STATUS_OURS, "hvm-agent: cannot enter /: %s", strerror(errno));
 }
 
 static char **make_argv(const ProtocolExec *exec)
@@ -162,7 +163,8 @@ void child_run(const ProtocolExec *exec)
     if (strchr(name, '/')) {
         int code = try_program(name, exec, argv, environment);
 
-        child_fail(code == ENOENT || code == ENOTDIR ? STATUS_NOT_FOUND : STATUS_CANNOT, "%s: %s", name, strerror(code));
+        child_fail(code == ENOENT || code == ENOTDIR ? STATUS_NOT_FOUND : STATUS_CANNOT, "%s: %s", name,
+                   strerror(code));
     }
     for (const char *at = search_path(environment), *end; at; at = *end ? end + 1 : NULL) {
         char *path;

@@ -67,11 +67,14 @@ static void session_error(Session *session, const char *text)
     exec_drop(session);
 }
 
-/* The client is gone. What the command left running goes with it, unlike after an end of its own. */
+/* The client is gone. What the command left running goes with it, unlike after an end of its own. It may still write,
+ * so that a program which says something at its SIGHUP does not die of SIGPIPE instead; a terminal is closed. */
 static void command_end(Command *command)
 {
-    for (int fd = 0; fd < 3; fd++)
-        stream_close(command, fd);
+    stream_close(command, 0);
+    for (int fd = 1; fd <= 2; fd++)
+        if (command->pty || !command->pid)
+            stream_close(command, fd);
     if (!command->pid || command->kill_at_ms)
         return;
     command->kill_at_ms = now_ms() + AGENT_KILL_MS;
@@ -88,6 +91,7 @@ void session_hang_up(Session *session)
             continue;
         command_end(command);
         command->detached = true;
+        command->credit[1] = command->credit[2] = 0; /* nobody to send it to */
         if (!command->pid)
             command_free(session, command);
     }

@@ -86,7 +86,8 @@ void stream_input_end(Command *command)
 
     command->input_ended = true;
     if (command->pty && command->fds[0] >= 0 && tcgetattr(command->fds[0], &settings) == 0) {
-        /* A terminal has no end: its end-of-file character is one at the start of a line, and elsewhere only ends the line. */
+        /* A terminal has no end: its end-of-file character is one at the start of a line, and elsewhere only ends the
+         * line. */
         ends[0] = ends[1] = settings.c_cc[VEOF];
         if (settings.c_lflag & ICANON)
             input_append(command, ends, command->input_last && command->input_last != '\n' ? 2 : 1);
@@ -161,6 +162,8 @@ void stream_main_ended(Command *command)
         /* A background child may keep the pipe open and write for ever. */
         if (!command->pty && ioctl(command->fds[fd], FIONREAD, &held) < 0)
             held = 0;
+        if (command->kill_at_ms && (uint32_t)held > command->credit[fd]) /* its client may never read on */
+            held = (int)command->credit[fd];
         command->drain[fd] = command->pty ? PTY_HOLDS_MAX : held;
         if (command->drain[fd] == 0)
             output_ended(command, fd);

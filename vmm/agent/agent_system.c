@@ -24,6 +24,7 @@
 #define EXT4_SUPER_MAGIC 0xEF53
 
 #define KILL_ROUNDS 50
+#define DESCRIPTORS_MAX 1024 /* inherited ones above are not looked for */
 
 /* A short file into `to`; its length, or -1. */
 static ssize_t read_file(const char *path, char *to, size_t size)
@@ -72,8 +73,8 @@ static bool is_among(pid_t session, const pid_t *leaders, size_t n_leaders)
     return false;
 }
 
-/* Number of living processes met. A process in the leader's own group was signalled with that: a second SIGHUP would kill it
- * in the midst of what it does about the first. */
+/* Number of living processes met. A process in the leader's own group was signalled with that: a second SIGHUP would
+ * kill it in the midst of what it does about the first. */
 static unsigned signal_once(const pid_t *leaders, size_t n_leaders, int signal_number)
 {
     DIR *folder = opendir("/proc");
@@ -113,6 +114,21 @@ void system_signal_sessions(const pid_t *leaders, size_t n_leaders, int signal_n
             return;
         nanosleep(&pause, NULL);
     }
+}
+
+void system_sort_descriptors(void)
+{
+    int fd;
+
+    do {
+        fd = open("/dev/null", O_RDWR);
+        if (fd < 0)
+            fd = open("/", O_RDONLY);
+    } while (fd >= 0 && fd <= 2);
+    if (fd > 2)
+        close(fd);
+    for (fd = 3; fd < DESCRIPTORS_MAX; fd++)
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
 static char oom_before[16];

@@ -1,6 +1,6 @@
 /*
- * Who a command runs as. Numbers come from the host; a number that the guest does not know gets a line in its /etc/passwd and
- * /etc/group and a home, so that programs which ask for a name find one. Runs in the child, as root.
+ * Who a command runs as. Numbers come from the host; a number that the guest does not know gets a line in its
+ * /etc/passwd and /etc/group and a home, so that programs which ask for a name find one. Runs in the child, as root.
  */
 #include "agent.h"
 
@@ -20,7 +20,8 @@
 #define LOCK_TRIES 150
 #define NAME_LENGTH_MAX 32
 
-/* What useradd takes, and the dots and capitals that sites have. Never a path, a colon, white space or a number alone. */
+/* What useradd takes, and the dots and capitals that sites have. Never a path, a colon, white space or a number
+ * alone. */
 static bool name_is_good(const char *name)
 {
     size_t length = strlen(name);
@@ -146,8 +147,8 @@ static void make_user(const ProtocolExec *exec)
         const char *home = home_is_good(exec->home) ? exec->home : "/";
 
         /* "*": no password, and none sought in /etc/shadow, where this user has no line. */
-        snprintf(line, sizeof(line), "%s:*:%u:%u::%s:%s\n", exec->user_name, (unsigned)exec->uid, (unsigned)exec->gid, home,
-                 default_shell());
+        snprintf(line, sizeof(line), "%s:*:%u:%u::%s:%s\n", exec->user_name, (unsigned)exec->uid, (unsigned)exec->gid,
+                 home, default_shell());
         if (append_line("/etc/passwd", line) && home[1])
             make_home(home, exec->uid, exec->gid);
     }
@@ -160,7 +161,7 @@ static void use_entry(const struct passwd *entry, ChildUser *user)
     user->home = strdup(entry->pw_dir && *entry->pw_dir ? entry->pw_dir : "/");
     user->shell = strdup(entry->pw_shell && *entry->pw_shell ? entry->pw_shell : "/bin/sh");
     if (!user->name || !user->home || !user->shell)
-        child_fail(126, "hvm-agent: out of memory");
+        child_fail(125, "hvm-agent: out of memory");
 }
 
 static void user_by_name(const char *name, ChildUser *user)
@@ -169,14 +170,14 @@ static void user_by_name(const char *name, ChildUser *user)
     int n = 0;
 
     if (!entry)
-        child_fail(126, "hvm-agent: the guest has no user '%s'", name);
+        child_fail(125, "hvm-agent: the guest has no user '%s'", name);
     user->uid = entry->pw_uid;
     user->gid = entry->pw_gid;
     use_entry(entry, user);
     getgrouplist(name, user->gid, NULL, &n);
     user->groups = calloc(n > 0 ? (size_t)n : 1, sizeof(*user->groups));
     if (!user->groups || (n > 0 && getgrouplist(name, user->gid, user->groups, &n) < 0))
-        child_fail(126, "hvm-agent: the groups of user '%s' cannot be read", name);
+        child_fail(125, "hvm-agent: the groups of user '%s' cannot be read", name);
     user->n_groups = n > 0 ? (size_t)n : 0;
 }
 
@@ -193,7 +194,7 @@ static void user_by_number(const ProtocolExec *exec, ChildUser *user)
     user->gid = exec->gid;
     user->groups = calloc((size_t)exec->n_groups + 1, sizeof(*user->groups));
     if (!user->groups)
-        child_fail(126, "hvm-agent: out of memory");
+        child_fail(125, "hvm-agent: out of memory");
     for (uint32_t i = 0; i < exec->n_groups; i++)
         user->groups[user->n_groups++] = protocol_get32(exec->groups + 4 * (size_t)i);
     if (entry) {

@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #define CONNECT_PAUSE_US 50000
-#define CONTROL_BYTES_MAX (4 * PROTOCOL_EXEC_MAX) /* a guest that does not read must not make hvmd grow */
 
 void channel_process_free(ChannelProcess *process)
 {
@@ -53,7 +52,7 @@ void channel_destroy(Channel *channel)
     g_free(channel);
 }
 
-static void wake(Channel *channel)
+void channel_wake(Channel *channel)
 {
     guint64 one = 1;
 
@@ -91,8 +90,8 @@ static int connect_until(const char *path, const char *guest_name, gint64 deadli
             close(fd);
         /* EAGAIN: the backlog is full, another client is there still. */
         if (code != ENOENT && code != ECONNREFUSED && code != EAGAIN && code != EINTR) {
-            g_set_error(error, HVM_ERROR, HVM_ERROR_AGENT, "guest '%s': cannot connect to the agent at %s: %s", guest_name,
-                        path, g_strerror(code));
+            g_set_error(error, HVM_ERROR, HVM_ERROR_AGENT, "guest '%s': cannot connect to the agent at %s: %s",
+                        guest_name, path, g_strerror(code));
             return -1;
         }
         if (g_cancellable_set_error_if_cancelled(cancellable, error))
@@ -105,7 +104,7 @@ static int connect_until(const char *path, const char *guest_name, gint64 deadli
     }
 }
 
-static gboolean set_closed_error(const Channel *channel, GError **error)
+gboolean channel_closed_error(const Channel *channel, GError **error)
 {
     g_set_error(error, HVM_ERROR, HVM_ERROR_AGENT, "guest '%s': %s", channel->guest, channel->reason);
     return FALSE;
@@ -133,7 +132,7 @@ static gboolean wait_established(Channel *channel, gint64 deadline_us, unsigned 
             good = channel->established || set_timeout_error(channel->guest, timeout_ms, error);
     }
     if (good && !channel->established)
-        good = set_closed_error(channel, error);
+        good = channel_closed_error(channel, error);
     g_mutex_unlock(&channel->mutex);
     return good;
 }
@@ -169,66 +168,8 @@ gboolean channel_is_open(Channel *channel)
     return is_open;
 }
 
-static void append32(GByteArray *bytes, guint32 value)
-{
-    guint8 encoded[4];
-
-    protocol_put32(encoded, value);
-    g_byte_array_append(bytes, encoded, sizeof(encoded));
-}
-
-static void append_text(GByteArray *bytes, const char *text)
-{
-    const char *given = text ? text : "";
-
-    g_byte_array_append(bytes, (const guint8 *)given, (guint)strlen(given) + 1);
-}
-
-static GByteArray *encode_exec(const ChannelCommand *command)
-{
-    guint32 n_environment = command->environment ? g_strv_length((char **)command->environment) : 0;
-    guint32 n_argv = g_strv_length((char **)command->argv);
-    GByteArray *bytes = g_byte_array_new();
-
-    append32(bytes, (command->pty ? PROTOCOL_EXEC_PTY : 0) |
-                        (command->directory_required ? PROTOCOL_EXEC_DIRECTORY_REQUIRED : 0));
-    append32(bytes, command->uid);
-    append32(bytes, command->gid);
-    append32(bytes, (guint32)command->rows | (guint32)command->columns << 16);
-    append32(bytes, command->n_groups);
-    append32(bytes, n_argv);
-    append32(bytes, n_environment);
-    for (unsigned i = 0; i < command->n_groups; i++)
-        append32(bytes, command->groups[i]);
-    append_text(bytes, command->user);
-    append_text(bytes, command->user_name);
-    append_text(bytes, command->group_name);
-    append_text(bytes, command->home);
-    append_text(bytes, command->directory);
-    for (guint32 i = 0; i < n_argv; i++)
-        append_text(bytes, command->argv[i]);
-    for (guint32 i = 0; i < n_environment; i++)
-        append_text(bytes, command->environment[i]);
-    return bytes;
-}
-
-static gboolean check_command(const ChannelCommand *command, GError **error)
-{
-    if (!command->argv || !command->argv[0] || !*command->argv[0]) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "a command to run in a guest has no name");
-        return FALSE;
-    }
-    if (command->n_groups > PROTOCOL_GROUPS_MAX) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "a command in a guest may have %u groups, found %u",
-                    PROTOCOL_GROUPS_MAX, command->n_groups);
-        return FALSE;
-    }
-    return TRUE;
-}
-
-/* Queues one frame. The lock is held. */
-static gboolean control_add(Channel *channel, guint16 type, guint16 flags, guint32 id, const guint8 *payload, guint32 length,
-                            GError **error)
+gboolean channel_control(Channel *channel, guint16 type, guint16 flags, guint32 id, const guint8 *payload,
+                         guint32 length, GError **error)
 {
     gsize size = PROTOCOL_HEADER + length;
     guint8 *frame;
@@ -247,144 +188,11 @@ static gboolean control_add(Channel *channel, guint16 type, guint16 flags, guint
     return TRUE;
 }
 
-/* All frames of an EXEC or none. The lock is held. */
-static gboolean control_add_exec(Channel *channel, guint32 id, const GByteArray *exec, GError **error)
-{
-    gsize room = CONTROL_BYTES_MAX - channel->control_bytes;
-
-    if (exec->len + PROTOCOL_HEADER * (exec->len / PROTOCOL_PAYLOAD_MAX + 1) > room) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "guest '%s': the agent does not take what it was sent before",
-                    channel->guest);
-        return FALSE;
-    }
-    for (guint32 at = 0; at < exec->len; at += PROTOCOL_PAYLOAD_MAX) {
-        guint32 length = MIN(exec->len - at, PROTOCOL_PAYLOAD_MAX);
-        guint16 flags = at + length < exec->len ? PROTOCOL_MORE : 0;
-
-        if (!control_add(channel, PROTOCOL_EXEC, flags, id, exec->data + at, length, error))
-            return FALSE;
-    }
-    return TRUE;
-}
-
-/* Makes the sockets: ours into the process, the client's into ret_streams. */
-static gboolean open_streams(ChannelProcess *process, ChannelStreams *ret_streams, GError **error)
-{
-    int theirs[3] = {-1, -1, -1};
-    int n = process->pty ? 1 : 3;
-
-    for (int fd = 0; fd < n; fd++) {
-        int ends[2];
-
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
-            g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "cannot make a socket for a command in a guest: %s",
-                        g_strerror(errno));
-            for (int i = 0; i < fd; i++)
-                close(theirs[i]);
-            return FALSE;
-        }
-        process->fds[fd] = ends[0];
-        theirs[fd] = ends[1];
-    }
-    if (process->pty) {
-        process->fds[1] = fcntl(process->fds[0], F_DUPFD_CLOEXEC, 0);
-        if (process->fds[1] < 0) {
-            g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "cannot make a socket for a command in a guest: %s",
-                        g_strerror(errno));
-            close(theirs[0]);
-            return FALSE;
-        }
-        theirs[1] = theirs[0];
-    } else {
-        shutdown(process->fds[0], SHUT_WR); /* one way each */
-        shutdown(process->fds[1], SHUT_RD);
-        shutdown(process->fds[2], SHUT_RD);
-    }
-    *ret_streams = (ChannelStreams){theirs[0], theirs[1], theirs[2]};
-    return TRUE;
-}
-
-static ChannelProcess *process_new(const ChannelCommand *command, ChannelEndFunc on_end, gpointer data)
-{
-    ChannelProcess *process = g_new0(ChannelProcess, 1);
-
-    process->pty = command->pty;
-    process->on_end = on_end;
-    process->data = data;
-    for (int fd = 0; fd < 3; fd++) {
-        process->fds[fd] = -1;
-        process->credit[fd] = PROTOCOL_WINDOW;
-    }
-    return process;
-}
-
-/* The lock is held. */
-static gboolean process_add(Channel *channel, ChannelProcess *process, const GByteArray *exec, GError **error)
-{
-    if (!channel->is_open)
-        return set_closed_error(channel, error);
-    if (channel->processes->len >= PROTOCOL_STREAMS_MAX || channel->last_id == G_MAXUINT32) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "guest '%s' runs %u commands already, no more are possible",
-                    channel->guest, channel->processes->len);
-        return FALSE;
-    }
-    if (!control_add_exec(channel, channel->last_id + 1, exec, error))
-        return FALSE;
-    process->id = ++channel->last_id;
-    g_ptr_array_add(channel->processes, process);
-    wake(channel);
-    return TRUE;
-}
-
-static void close_streams(const ChannelStreams *streams)
-{
-    close(streams->stdin_fd);
-    if (streams->stdout_fd != streams->stdin_fd)
-        close(streams->stdout_fd);
-    if (streams->stderr_fd >= 0)
-        close(streams->stderr_fd);
-}
-
-guint32 channel_exec(Channel *channel, const ChannelCommand *command, ChannelStreams *ret_streams, ChannelEndFunc on_end,
-                     gpointer data, GError **error)
-{
-    g_autoptr(GByteArray) exec = NULL;
-    ChannelProcess *process;
-    ChannelStreams streams;
-    gboolean good;
-    guint32 id;
-
-    if (!check_command(command, error))
-        return 0;
-    exec = encode_exec(command);
-    if (exec->len > PROTOCOL_EXEC_MAX) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "the arguments and the environment of a command in a guest may be %u "
-                    "bytes, found %u", PROTOCOL_EXEC_MAX, exec->len);
-        return 0;
-    }
-    process = process_new(command, on_end, data);
-    if (!open_streams(process, &streams, error)) {
-        channel_process_free(process);
-        return 0;
-    }
-    g_mutex_lock(&channel->mutex);
-    good = process_add(channel, process, exec, error);
-    id = process->id;
-    g_mutex_unlock(&channel->mutex);
-    if (!good) { /* else it may have ended already: it is the thread's now */
-        channel_process_free(process);
-        close_streams(&streams);
-        return 0;
-    }
-    *ret_streams = streams;
-    return id;
-}
-
 /* The command, or NULL with NOT_FOUND or AGENT. The lock is held. */
 static ChannelProcess *find_command(Channel *channel, guint32 id, GError **error)
 {
     if (!channel->is_open) {
-        set_closed_error(channel, error);
+        channel_closed_error(channel, error);
         return NULL;
     }
     for (guint i = 0; i < channel->processes->len; i++) {
@@ -409,8 +217,8 @@ gboolean channel_signal(Channel *channel, guint32 command, int signal_number, GE
     protocol_put32(number, (guint32)signal_number);
     g_mutex_lock(&channel->mutex);
     good = find_command(channel, command, error) &&
-           control_add(channel, PROTOCOL_SIGNAL, 0, command, number, sizeof(number), error);
-    wake(channel);
+           channel_control(channel, PROTOCOL_SIGNAL, 0, command, number, sizeof(number), error);
+    channel_wake(channel);
     g_mutex_unlock(&channel->mutex);
     return good;
 }
@@ -425,7 +233,7 @@ gboolean channel_resize(Channel *channel, guint32 command, guint16 rows, guint16
         process->rows = rows;
         process->columns = columns;
         process->resize_due = TRUE;
-        wake(channel);
+        channel_wake(channel);
     }
     g_mutex_unlock(&channel->mutex);
     return process != NULL;
@@ -440,7 +248,7 @@ gboolean channel_end(Channel *channel, guint32 command, GError **error)
     if (process) {
         process->end_due = !process->end_asked;
         process->end_asked = TRUE;
-        wake(channel);
+        channel_wake(channel);
     }
     g_mutex_unlock(&channel->mutex);
     return process != NULL;
@@ -453,16 +261,16 @@ gboolean channel_power_off(Channel *channel, unsigned timeout_ms, GError **error
 
     g_mutex_lock(&channel->mutex);
     if (!channel->is_open)
-        good = set_closed_error(channel, error);
+        good = channel_closed_error(channel, error);
     else if (!channel->power_off_asked)
-        good = control_add(channel, PROTOCOL_POWER_OFF, 0, 0, NULL, 0, error);
+        good = channel_control(channel, PROTOCOL_POWER_OFF, 0, 0, NULL, 0, error);
     channel->power_off_asked = channel->power_off_asked || good;
-    wake(channel);
+    channel_wake(channel);
     while (good && !channel->power_off_acked && channel->is_open)
         if (!g_cond_wait_until(&channel->changed, &channel->mutex, deadline_us) && !channel->power_off_acked)
             good = set_timeout_error(channel->guest, timeout_ms, error);
     if (good && !channel->power_off_acked)
-        good = set_closed_error(channel, error);
+        good = channel_closed_error(channel, error);
     g_mutex_unlock(&channel->mutex);
     return good;
 }
@@ -473,7 +281,7 @@ void channel_free(Channel *channel)
         return;
     g_mutex_lock(&channel->mutex);
     channel->stop = TRUE;
-    wake(channel);
+    channel_wake(channel);
     g_mutex_unlock(&channel->mutex);
     g_thread_join(channel->thread);
     channel_destroy(channel);

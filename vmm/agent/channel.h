@@ -39,25 +39,27 @@ typedef struct {
 
 typedef enum { CHANNEL_EXITED, CHANNEL_SIGNALED, CHANNEL_LOST } ChannelEnd;
 
-/* The command's end: exit status, or signal number, or for CHANNEL_LOST the reason. Called exactly once, after all of its output
- * was written to the streams or the client closed them. */
+/* The command's end: exit status, or signal number, or for CHANNEL_LOST the reason. Called exactly once, after all of
+ * its output was written to the streams or the client closed them. */
 typedef void (*ChannelEndFunc)(ChannelEnd end, int value, const char *reason, gpointer data);
 
-/* Connects and says hello; waits until the agent answers or `timeout_ms` ran out (TIMEOUT: "the agent of guest 'g' did not
- * answer within 60 s"), the cancellable or the socket's end. Retries while the socket is not there yet. Blocks. */
+/* Connects and says hello; waits until the agent answers or `timeout_ms` ran out (TIMEOUT: "the agent of guest 'g' did
+ * not answer within 60 s"), the cancellable or the socket's end. Retries while the socket is not there yet. Blocks. */
 Channel *channel_open(const char *socket_path, const char *guest_name, unsigned timeout_ms, GCancellable *cancellable,
                       GError **error);
 
 /* TRUE until the guest, its agent or a breach of the protocol ended it. */
 gboolean channel_is_open(Channel *channel);
 
-/* Starts a command. Returns its number (> 0), or 0 with AGENT (channel closed; the guest refused: command not found comes as
- * an end with status 127, not executable 126), BUSY (too many commands). */
-guint32 channel_exec(Channel *channel, const ChannelCommand *command, ChannelStreams *ret_streams, ChannelEndFunc on_end,
-                     gpointer data, GError **error);
+/* Starts a command. Returns its number (> 0), or 0 with AGENT (channel closed; the guest refused: command not found
+ * comes as an end with status 127, not executable 126, no such user or folder 125), BUSY (too many commands). */
+guint32 channel_exec(Channel *channel, const ChannelCommand *command, ChannelStreams *ret_streams,
+                     ChannelEndFunc on_end, gpointer data, GError **error);
 
-/* Sends a signal to the command's process group; resizes its terminal; ends it (SIGHUP, then SIGKILL after 2 s). An unknown
- * number is NOT_FOUND. */
+/* Sends a signal to the command's process group; resizes its terminal; ends it and all processes of its session
+ * (SIGHUP, then SIGKILL after 2 s; what its client has not read by its end is dropped). An unknown number is NOT_FOUND.
+ * A client that closes its end of stdout or stderr gives the command SIGPIPE, one that closes a terminal ends it;
+ * closing all three streams alone ends nothing: who knows that a client is gone calls channel_end(). */
 gboolean channel_signal(Channel *channel, guint32 command, int signal_number, GError **error);
 gboolean channel_resize(Channel *channel, guint32 command, guint16 rows, guint16 columns, GError **error);
 gboolean channel_end(Channel *channel, guint32 command, GError **error);

@@ -147,7 +147,8 @@ static void take_frame(Channel *channel, const ProtocolFrame *frame)
     if (frame->type == PROTOCOL_HELLO_ACK) {
         take_hello_ack(channel, frame);
     } else if (frame->session != channel->session) {
-        breach(channel, frame, "another session's frame"); /* the agent has one writer: none can follow the answer to HELLO */
+        /* The agent has one writer: none can follow its answer to HELLO. */
+        breach(channel, frame, "another session's frame");
     } else if (frame->type == PROTOCOL_ERROR) {
         take_error(channel, frame);
     } else if (frame->type == PROTOCOL_POWER_OFF_ACK) {

@@ -1,20 +1,24 @@
 /*
  * channel_private.h: what the files of the channel share.
  *
- * channel.c (the functions of channel.h) -> channel_thread.c (poll loop) -> channel_frame.c (frames from the guest)
+ * channel.c, channel_exec.c (the functions of channel.h) -> channel_thread.c (poll loop) -> channel_frame.c (frames
+ * from the guest)
  *                                                                       -> channel_stream.c (sockets to the clients)
- * The channel's thread holds `mutex` all the time but while it polls and in callbacks. Other threads hold it to add a process,
- * queue a frame or read a flag, and then wake the thread. Only the thread removes processes and closes descriptors.
+ * The channel's thread holds `mutex` all the time but while it polls and in callbacks. Other threads hold it to add a
+ * process, queue a frame or read a flag, and then wake the thread. Only the thread removes processes and closes
+ * descriptors.
  */
 #pragma once
 
 #include "channel.h"
 #include "protocol.h"
 
+#define CONTROL_BYTES_MAX (4 * PROTOCOL_EXEC_MAX) /* a guest that does not read must not make hvmd grow */
+
 typedef struct {
     guint32 id;
     gboolean pty;
-    int fds[3];               /* our ends, non-blocking; -1 once closed. For a pty [0] and [1] are the same socket, twice */
+    int fds[3];               /* our ends, non-blocking; -1 once closed. For a pty [0] and [1] are one socket, twice */
     guint32 credit[3];        /* [0]: what we may send; [1], [2]: what the guest may still send */
     guint32 written[3];       /* [1], [2]: passed on to the client and not given back yet */
     guint8 *output[3];        /* what the client did not take yet, up to a window; NULL while empty */
@@ -65,6 +69,12 @@ struct Channel {
 Channel *channel_new(const char *guest_name, int socket);
 void channel_destroy(Channel *channel); /* without a thread */
 void channel_process_free(ChannelProcess *process);
+void channel_wake(Channel *channel);
+/* AGENT with the reason why it is closed; returns FALSE. The lock is held. */
+gboolean channel_closed_error(const Channel *channel, GError **error);
+/* Queues one frame; BUSY where the guest does not take them. The lock is held. */
+gboolean channel_control(Channel *channel, guint16 type, guint16 flags, guint32 id, const guint8 *payload,
+                         guint32 length, GError **error);
 
 /* --- channel_thread.c --- */
 

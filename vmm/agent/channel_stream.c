@@ -86,7 +86,8 @@ void channel_stream_output(ChannelProcess *process, int fd, const guint8 *data, 
 void channel_stream_flush(ChannelProcess *process, int fd)
 {
     while (process->fds[fd] >= 0 && process->output[fd]) {
-        gssize n = output_send(process, fd, process->output[fd] + process->output_start[fd], process->output_length[fd]);
+        const guint8 *kept = process->output[fd] + process->output_start[fd];
+        gssize n = output_send(process, fd, kept, process->output_length[fd]);
 
         if (n <= 0)
             return;

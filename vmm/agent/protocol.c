@@ -35,8 +35,8 @@ void protocol_put64(uint8_t *to, uint64_t value)
     protocol_put32(to + 4, (uint32_t)(value >> 32));
 }
 
-/* Eight bytes at a time ("slicing-by-8", Kounavis and Berry 2005): a table look-up per byte would be slower than the port.
- * Filled before main(), so that any thread may read it. */
+/* Eight bytes at a time ("slicing-by-8", Kounavis and Berry 2005): a table look-up per byte would be slower than the
+ * port. Filled before main(), so that any thread may read it. */
 static uint32_t crc_table[8][256];
 
 __attribute__((constructor)) static void crc_fill(void)

@@ -13,23 +13,31 @@
  * answers HELLO_ACK with the same session id (again for a HELLO of the session it is in, which changes nothing
  * else). Every later frame carries the session id; the agent ignores frames of another session.
  *
- * - A reader which is in step and meets a bad magic or length, or a frame whose crc is wrong (it drops that whole), is out
- *   of step. The agent then says so (ERROR) and discards bytes until a good HELLO; hvmd, which does not trust a guest, closes the
- *   channel.
- * - The agent takes a HELLO only straight behind a run of PROTOCOL_ZEROS zero bytes: no sequence of frames contains one (a
- *   payload is shorter, and a header begins with bytes that are not zero), so bytes which a client sends to a command's standard
- *   input can never be taken for a HELLO, wherever in the stream the agent begins to read. The padding is twice that, since
- *   its first part may complete a frame that an earlier client left half-sent.
+ * - A reader which is in step and meets a bad magic or length, or a frame whose crc is wrong (it drops that whole), is
+ * out
+ *   of step. The agent then says so (ERROR) and discards bytes until a good HELLO; hvmd, which does not trust a guest,
+ *   closes the channel.
+ * - The agent takes a HELLO only straight behind a run of PROTOCOL_ZEROS zero bytes: no sequence of frames contains one
+ * (a
+ *   payload is shorter, and a header begins with bytes that are not zero), so bytes which a client sends to a command's
+ *   standard input can never be taken for a HELLO, wherever in the stream the agent begins to read. The padding is
+ *   twice that, since its first part may complete a frame that an earlier client left half-sent.
  * - hvmd begins out of step and discards until HELLO_ACK with its own session id, which no old frame carries. Both
  *   HELLO frames have the same fixed size in all versions, so that a scan waits for no more than that.
  *
- * Commands. `stream` is a command's number: in a session each EXEC has a higher number than the ones before. EXIT is the
- * agent's last frame for a command, so to hvmd a frame for any number that has not started or has ended is a breach. To the agent
- * a number above the highest is an error; frames for an ended command are ignored, since hvmd may not have seen its EXIT yet.
+ * Commands. `stream` is a command's number: in a session each EXEC has a higher number than the ones before. EXIT is
+ * the agent's last frame for a command, so to hvmd a frame for any number that has not started or has ended is a
+ * breach. To the agent a number above the highest is an error; frames for an ended command are ignored, since hvmd may
+ * not have seen its EXIT yet.
  *
- * Flow control per descriptor (0, 1, 2: in `flags` of DATA, EOF, CLOSE, CREDIT): a sender may have at most PROTOCOL_WINDOW
- * bytes of DATA outstanding, and the receiver gives back with CREDIT what it has written on. All other frames are
- * answered from state, never from a queue that the peer could grow, so both ends always read.
+ * When a command's main process has ended, the agent sends what its pipes hold then, EOF for each and EXIT, even where
+ * a background child has them open still (as `docker exec` does). What a command so leaves behind is its own affair
+ * from then on and outlives the session; a command that still runs is ended whole, its session's processes with it, by
+ * END, by a hang-up (SIGHUP, after 2 s SIGKILL) and by the next session's HELLO (SIGKILL).
+ *
+ * Flow control per descriptor (0, 1, 2: in `flags` of DATA, EOF, CLOSE, CREDIT): a sender may have at most
+ * PROTOCOL_WINDOW bytes of DATA outstanding, and the receiver gives back with CREDIT what it has written on. All other
+ * frames are answered from state, never from a queue that the peer could grow, so both ends always read.
  */
 #pragma once
 
@@ -63,7 +71,7 @@ typedef enum {
     PROTOCOL_CREDIT,        /* both: bytes(4), at least 1 */
     PROTOCOL_SIGNAL,        /* hvmd: number(4), 1 to 64, for the command's process group */
     PROTOCOL_RESIZE,        /* hvmd: rows(2) columns(2) */
-    PROTOCOL_END,           /* hvmd: the client is gone: SIGHUP to all of the command's session, after 2 s SIGKILL; empty */
+    PROTOCOL_END,           /* hvmd: the client is gone: SIGHUP to the command's session, after 2 s SIGKILL; empty */
     PROTOCOL_EXIT,          /* agent: kind(4) value(4), and for PROTOCOL_EXIT_FAILED text */
     PROTOCOL_POWER_OFF,     /* hvmd: stream 0, empty */
     PROTOCOL_POWER_OFF_ACK, /* agent: stream 0, empty */
@@ -73,7 +81,8 @@ typedef enum {
 #define PROTOCOL_HELLO_LENGTH 8u
 #define PROTOCOL_MORE 1u /* in flags of EXEC */
 
-enum { PROTOCOL_EXIT_STATUS, PROTOCOL_EXIT_SIGNAL, PROTOCOL_EXIT_FAILED }; /* kind of EXIT; FAILED: could not be started */
+/* Kind of EXIT; FAILED: it could not be started. */
+enum { PROTOCOL_EXIT_STATUS, PROTOCOL_EXIT_SIGNAL, PROTOCOL_EXIT_FAILED };
 
 typedef struct {
     uint16_t type;
@@ -126,7 +135,8 @@ void protocol_parser_init(ProtocolParser *parser, uint16_t hello, uint32_t zeros
 uint8_t *protocol_parser_space(ProtocolParser *parser, size_t *ret_room);
 void protocol_parser_filled(ProtocolParser *parser, size_t length);
 
-/* The next frame. Out of step, only a `hello` frame is given, and the parser is in step with it. Call until NEED_MORE. */
+/* The next frame. Out of step, only a `hello` frame is given, and the parser is in step with it. Call until
+ * NEED_MORE. */
 ProtocolResult protocol_parser_next(ProtocolParser *parser, ProtocolFrame *ret_frame);
 
 /* --- writing --- */
@@ -156,8 +166,8 @@ void protocol_queue_hello(ProtocolQueue *queue, uint64_t session);
 #define PROTOCOL_EXEC_PTY 1u                /* stdin and stdout on one terminal, no stderr */
 #define PROTOCOL_EXEC_DIRECTORY_REQUIRED 2u /* else fall back to the home, then / */
 
-/* flags(4) uid(4) gid(4) rows(2) columns(2) n_groups(4) n_argv(4) n_environment(4), then n_groups numbers(4), then texts, each
- * ended by NUL: user, user_name, group_name, home, directory (empty where not given), the arguments, the environment. */
+/* flags(4) uid(4) gid(4) rows(2) columns(2) n_groups(4) n_argv(4) n_environment(4), then n_groups numbers(4), then
+ * texts, each ended by NUL: user, user_name, group_name, home, directory (empty where not given), arguments, environment. */
 typedef struct {
     uint32_t flags;
     uint32_t uid;

@@ -57,6 +57,10 @@ char *key_describe(const Key *row)
         return g_strdup(row->choices);
     case KEY_CPU_LIST:
         return g_strdup("a list of CPUs such as 0-3,8");
+    case KEY_PCI:
+        return g_strdup("a PCI address such as 0000:41:00.0");
+    case KEY_INTERFACE:
+        return g_strdup("the name of an interface such as ib0");
     }
     return NULL;
 }
@@ -149,6 +153,12 @@ gboolean key_check(const Key *row, const char *value, char **ret_value, GError *
     }
     case KEY_CPU_LIST:
         if (!check_cpu_list(value))
+            return refuse(row, value, error);
+        break;
+    case KEY_PCI:
+        return pci_address_parse(value, ret_value) || refuse(row, value, error);
+    case KEY_INTERFACE:
+        if (!interface_check(value))
             return refuse(row, value, error);
         break;
     }

@@ -18,6 +18,8 @@ typedef enum {
     KEY_BOOL,     /* true, false, yes, no, on, off, 1, 0; canonical: true, false */
     KEY_CHOICE,   /* one of `choices` */
     KEY_CPU_LIST, /* "0-3,8", as in /sys; may be empty */
+    KEY_PCI,      /* pci_address_parse(); canonical: with its domain */
+    KEY_INTERFACE, /* interface_check() */
 } KeyType;
 
 typedef struct {

@@ -72,11 +72,12 @@ static void store(Settings *settings, const char *group, const char *key, const 
     Setting *setting = find(settings, group, key);
 
     if (setting) {
-        g_autofree char *old_value = setting->value;
-        g_autofree char *old_origin = setting->origin;
+        char *old_value = setting->value, *old_origin = setting->origin;
 
-        setting->value = g_strdup(value);
+        setting->value = g_strdup(value); /* `value` may be the old one itself */
         setting->origin = g_strdup(origin);
+        g_free(old_value);
+        g_free(old_origin);
         return;
     }
     setting = g_new0(Setting, 1);

@@ -2,6 +2,7 @@
 
 #include "hvm_error.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const char size_units[] = "BKMGT";
@@ -85,4 +86,33 @@ gboolean name_check(const char *name, const char *what, GError **error)
                     length > HVM_NAME_MAX + 1 ? "..." : "", HVM_NAME_MAX);
     }
     return good;
+}
+
+gboolean pci_address_parse(const char *text, char **ret_address)
+{
+    unsigned domain, bus, slot, function;
+    gsize length = strlen(text);
+    g_autofree char *whole = length < 9 ? g_strconcat("0000:", text, NULL) : g_strdup(text);
+    g_autofree char *lower = g_ascii_strdown(whole, -1);
+    char address[32];
+
+    if (length > 16 || sscanf(lower, "%x:%x:%x.%x", &domain, &bus, &slot, &function) != 4 || bus > 0xff || slot > 0x1f ||
+        function > 7)
+        return FALSE;
+    /* Written anew and compared, because sscanf() passes over much. */
+    g_snprintf(address, sizeof address, "%04x:%02x:%02x.%x", domain, bus, slot, function);
+    if (strcmp(lower, address) != 0)
+        return FALSE;
+    *ret_address = g_strdup(address);
+    return TRUE;
+}
+
+gboolean interface_check(const char *name)
+{
+    gsize length = strlen(name);
+
+    for (gsize i = 0; i < length; i++)
+        if (!g_ascii_isgraph(name[i]) || strchr("/:,=", name[i]))
+            return FALSE;
+    return length >= 1 && length <= HVM_NAME_MAX && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }

@@ -3,6 +3,7 @@
  *
  * Sizes are bytes in guint64. Text is a whole number and one of K, M, G, T (powers of 1024; an `i`,
  * a `B` or `iB` behind is allowed: 4G, 4GiB, 4GB are the same), or `B`, or no unit for bytes.
+ * PCI addresses are "0000:41:00.0": domain, bus, slot, function in hexadecimal, as sysfs names them.
  * Threads: any.
  */
 #pragma once
@@ -29,3 +30,11 @@ char *size_format_rounded(guint64 bytes);
  * or digit (a DNS label in lower case: it becomes a host name, a path and an XML attribute).
  * `what` is the noun of the message: "guest name". INVALID otherwise, quoting the name escaped. */
 gboolean name_check(const char *name, const char *what, GError **error);
+
+/* Takes a PCI address in either case, with its domain or without ("41:00.0" is in domain 0), and gives it as sysfs writes it;
+ * domains may have more than four digits (Intel VMD counts from 10000). FALSE where it is none. Caller frees. */
+gboolean pci_address_parse(const char *text, char **ret_address);
+
+/* Whether `name` can be that of a network interface or InfiniBand device: 1 to HVM_NAME_MAX printable ASCII characters without
+ * white space, '/', ':', ',' and '='; neither "." nor "..". */
+gboolean interface_check(const char *name);

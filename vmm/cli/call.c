@@ -58,6 +58,22 @@ static void clear_progress(Progress *progress)
     progress->shown = FALSE;
 }
 
+/* With the time since the first such line. */
+static void print_timed(const char *percent, const char *text)
+{
+    static gint64 begin_us;
+    gint64 now_us = g_get_monotonic_time();
+
+    begin_us = begin_us ? begin_us : now_us;
+    fprintf(stderr, "%8.1f ms  %s%s\n", (double)(now_us - begin_us) / 1000, percent, text);
+}
+
+void cli_note(const Cli *cli, const char *text)
+{
+    if (cli_has(cli, "verbose"))
+        print_timed("", text);
+}
+
 static void on_progress(const char *text, double fraction, gpointer data)
 {
     Progress *progress = data;
@@ -75,7 +91,7 @@ static void on_progress(const char *text, double fraction, gpointer data)
         fflush(stderr);
         progress->shown = TRUE;
     } else if (progress->verbose) {
-        fprintf(stderr, "%s%s\n", percent, shown);
+        print_timed(percent, shown);
     }
 }
 
@@ -86,11 +102,12 @@ static gboolean on_interrupt(gpointer data)
     return G_SOURCE_REMOVE;
 }
 
-gboolean cli_call(Cli *cli, const char *method, GVariant *request, gboolean cancellable, GVariant **ret_reply, GError **error)
+gboolean cli_call(Cli *cli, const char *method, GVariant *request, gboolean cancellable, GVariant **ret_reply,
+                  GError **error)
 {
     const char *term = g_getenv("TERM");
     Progress progress = {
-        .on_terminal = isatty(STDERR_FILENO) && g_strcmp0(term, "dumb") != 0,
+        .on_terminal = isatty(STDERR_FILENO) && g_strcmp0(term, "dumb") != 0 && !cli_has(cli, "verbose"),
         .verbose = cli_has(cli, "verbose"),
     };
     g_autoptr(GCancellable) interrupt = cancellable ? g_cancellable_new() : NULL;
@@ -131,6 +148,8 @@ Settings *cli_settings(const Cli *cli, GError **error)
         if (!settings_set_name(settings, name, value, "request", error))
             return NULL;
     }
+    if (!device_options_set(settings, cli_values(cli, device_option.name), error))
+        return NULL;
     return g_steal_pointer(&settings);
 }
 

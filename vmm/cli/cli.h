@@ -1,10 +1,10 @@
 /*
  * cli.h: what the commands of hvm share.
  *
- * One table (commands.c) holds every command: its words, arguments, options, help and function. From it come the parser,
- * --help, the completion of the shell and hvm(1). A command's function reads its options and arguments from Cli, calls
- * hvmd, prints on standard output, and returns an exit status; on failure it sets the error, which main() prints once as
- * one line "hvm: ..." and turns into the exit status of the error table.
+ * One table (commands.c) holds every command: its words, arguments, options, help and function. From it come the
+ * parser, --help, the completion of the shell and hvm(1). A command's function reads its options and arguments from
+ * Cli, calls hvmd, prints on standard output, and returns an exit status; on failure it sets the error, which main()
+ * prints once as one line "hvm: ..." and turns into the exit status of the error table.
  * Threads: the main thread only.
  */
 #pragma once
@@ -48,7 +48,7 @@ typedef struct {
     gboolean json;          /* also takes --json */
     unsigned arguments_min; /* checked by the parser */
     unsigned arguments_max; /* G_MAXUINT: any number */
-    unsigned options_until; /* options end behind so many arguments (of `exec`: what follows is a command); 0: nowhere */
+    unsigned options_until; /* options end behind so many arguments (`exec`: what follows is a command); 0: nowhere */
     WordKind kind;          /* of the arguments */
     int own_failure;        /* exit status of hvm's own failures, 0: the error table's */
     int (*run)(Cli *cli, GError **error);
@@ -60,6 +60,8 @@ extern const Command commands[];
 /* Options that every command takes, before or behind its name; ended by name NULL. */
 extern const Option global_options[];
 extern const Option json_option;
+/* The one option of a guest that sets several keys, those of a group [device NAME] (device.c). */
+extern const Option device_option;
 
 struct Cli {
     const Command *command; /* NULL until one is named */
@@ -70,29 +72,33 @@ struct Cli {
 
 /* parse.c */
 
-/* Parses a command line without argv[0]. INVALID: unknown or ambiguous command or option (with what may have been meant), a doubled
- * option, a missing or superfluous argument. --help and --version stop parsing of what follows. On failure cli->command may be set. */
+/* Parses a command line without argv[0]. INVALID: unknown or ambiguous command or option (with what may have been
+ * meant), a doubled option, a missing or superfluous argument. --help and --version stop parsing of what follows. On
+ * failure cli->command may be set. */
 gboolean cli_parse(Cli *cli, char **words, GError **error);
 void cli_clear(Cli *cli);
 
-/* Whether the option was given; its value, or NULL; all values of a repeatable one (NULL-terminated, owned by cli) or NULL. */
+/* Whether the option was given; its value, or NULL; all values of a repeatable one (NULL-terminated, owned by cli) or
+ * NULL. */
 gboolean cli_has(const Cli *cli, const char *option);
 const char *cli_value(const Cli *cli, const char *option);
 const char *const *cli_values(const Cli *cli, const char *option);
 /* A whole number in minimum..maximum; *ret_number is untouched where the option is not given. INVALID. */
-gboolean cli_number(const Cli *cli, const char *option, guint64 minimum, guint64 maximum, guint64 *ret_number, GError **error);
+gboolean cli_number(const Cli *cli, const char *option, guint64 minimum, guint64 maximum, guint64 *ret_number,
+                    GError **error);
 /* Argument i (0-based). */
 const char *cli_argument(const Cli *cli, unsigned i);
 
 /* The command whose name is `words[0]` or "words[0] words[1]", and how many words that took; NULL if there is none. */
 const Command *command_find(char **words, unsigned *ret_used);
 
-/* All options of a command in the order of --help: its own, the template's, --json. Of const Option *; caller unrefs. */
+/* All options of a command in the order of --help: its own, the template's, --json. Of const Option *; the
+ * caller unrefs. */
 GPtrArray *command_options(const Command *command);
 /* The row of template_keys[] that an option of `create` sets, or NULL. */
 const Key *option_key(const char *name);
-/* "disk root.size": the setting that a row with an option sets; rows of named groups stand for the group every guest has. Caller
- * frees. */
+/* "disk root.size": the setting that a row with an option sets; rows of named groups stand for the group every guest
+ * has. Caller frees. */
 char *option_setting(const Key *row);
 
 /* help.c */
@@ -100,13 +106,19 @@ void help_print(FILE *out);
 void help_print_command(FILE *out, const Command *command);
 /* "hvm template show [OPTION]... NAME". Caller frees. */
 char *help_synopsis(const Command *command);
-/* Prints `text` from column `indent` on, broken between words where `out` ends (cli_width()); the cursor stands at `column`. Ends the
- * line. */
+/* Prints `text` from column `indent` on, broken between words where `out` ends (cli_width()); the cursor stands at
+ * `column`. Ends the line. */
 void help_print_wrapped(FILE *out, const char *text, int indent, int column);
 /* Columns to print in: the terminal's, within 60 to 100; 100 where `out` is none. */
 unsigned cli_width(FILE *out);
 /* "-n, --lines N". Caller frees. */
 char *help_option(const Option *option);
+
+/* device.c */
+
+/* Sets in `settings` (over template_keys[], origin "request") what the values of --device say, each a group of its own. INVALID
+ * naming the option. */
+gboolean device_options_set(Settings *settings, const char *const *values, GError **error);
 
 /* call.c */
 
@@ -115,7 +127,8 @@ Client *cli_client(Cli *cli, GError **error);
 
 /* Calls a method of hvmd with progress on standard error: one line that is renewed on a terminal, lines with --verbose.
  * `cancellable` (only where Ctrl-C should cancel the job and wait for its end): TRUE to have it so. */
-gboolean cli_call(Cli *cli, const char *method, GVariant *request, gboolean cancellable, GVariant **ret_reply, GError **error);
+gboolean cli_call(Cli *cli, const char *method, GVariant *request, gboolean cancellable, GVariant **ret_reply,
+                  GError **error);
 
 /* What the options of template_keys[] set, origin "request". NULL with INVALID naming the option. */
 Settings *cli_settings(const Cli *cli, GError **error);
@@ -123,11 +136,16 @@ Settings *cli_settings(const Cli *cli, GError **error);
 /* The same as a{ss} for a request; floating. */
 GVariant *cli_settings_request(const Cli *cli, GError **error);
 
-/* A request with the name of a guest, checked here so that a mistyped one costs no connection. NULL with INVALID. Floating. */
+/* A request with the name of a guest, checked here so that a mistyped one costs no connection. NULL with INVALID.
+ * Floating. */
 GVariant *cli_name_request(const char *name, GError **error);
 
-/* Runs `one` for every argument as the name of a guest; an error is printed at once. Returns the exit status of the first failure. */
+/* Runs `one` for every argument as the name of a guest; an error is printed at once. Returns the exit status of the
+ * first failure. */
 int cli_each_guest(Cli *cli, gboolean (*one)(Cli *cli, const char *name, GError **error));
+
+/* With --verbose, a line on standard error with its time. */
+void cli_note(const Cli *cli, const char *text);
 
 /* Prints "hvm: ..." on standard error: one line, the error's message escaped. */
 void cli_report(const GError *error);

@@ -2,7 +2,8 @@
 #include "hvm_error.h"
 
 static const Option create_options[] = {
-    {.name = "template", .letter = 't', .argument = "TEMPLATE", .help = "template that the guest is made from", .kind = WORD_TEMPLATE},
+    {.name = "template", .letter = 't', .argument = "TEMPLATE", .help = "template that the guest is made from",
+     .kind = WORD_TEMPLATE},
     {.name = "start", .help = "start it as well"},
     {0},
 };
@@ -29,10 +30,12 @@ static const Option logs_options[] = {
 };
 
 static const Option exec_options[] = {
-    {.name = "user", .letter = 'u', .argument = "USER", .help = "user of the guest to be (default: your own uid, gid and groups)"},
+    {.name = "user", .letter = 'u', .argument = "USER",
+     .help = "user of the guest to be (default: your own uid, gid and groups)"},
     {.name = "cwd", .argument = "FOLDER",
      .help = "folder to be in, which must be there (default: yours if the guest has it, else the user's home)"},
-    {.name = "env", .letter = 'e', .argument = "NAME=VALUE", .help = "set a variable of its environment; may be repeated",
+    {.name = "env", .letter = 'e', .argument = "NAME=VALUE",
+     .help = "set a variable of its environment; may be repeated",
      .repeatable = TRUE},
     {.name = "tty", .letter = 't', .help = "give it a terminal; standard input must be one"},
     {0},
@@ -71,41 +74,53 @@ static const Option plan_options[] = {
 };
 
 const Command commands[] = {
-    {.name = "doctor", .arguments = "", .help = "check whether this node is fit to run guests", .json = TRUE, .run = run_doctor,
-     .details = "One line a check: ok, warning or failure, what was found, and where it matters what it means and what to do. "
+    {.name = "doctor", .arguments = "", .help = "check whether this node is fit to run guests", .json = TRUE,
+     .run = run_doctor,
+     .details = "One line a check: ok, warning or failure, what was found, and where it matters what it means and what "
+                "to do. "
                 "Works without hvmd as well, and then checks the node alone.\n"
                 "Exit status 0 where nothing failed (there may be warnings), 8 otherwise."},
-    {.name = "host", .arguments = "", .help = "show the node: cores, memory, pages, and what is promised to whom", .json = TRUE,
+    {.name = "host", .arguments = "", .help = "show the node: cores, memory, pages, and what is promised to whom",
+     .json = TRUE,
      .run = run_host},
-    {.name = "host capture", .arguments = "FILE", .help = "write all that placement needs to know of this node into a file",
+    {.name = "host capture", .arguments = "FILE",
+     .help = "write all that placement needs to know of this node into a file",
      .arguments_min = 1, .arguments_max = 1, .kind = WORD_FILE, .run = run_host_capture,
      .details = "`hvm plan --host FILE` plans for the node that it describes. Works without hvmd."},
     {.name = "map", .arguments = "", .help = "draw the node: packages, NUMA nodes, caches, cores, and who has which",
      .options = map_options, .run = run_map,
      .details = "Where hvmd cannot be reached, and with --host, nothing is promised to anyone in the drawing."},
     {.name = "template list", .arguments = "", .help = "list the templates", .json = TRUE, .run = run_template_list},
-    {.name = "template show", .arguments = "TEMPLATE", .help = "show a template: each value and where it comes from", .json = TRUE,
+    {.name = "template show", .arguments = "TEMPLATE", .help = "show a template: each value and where it comes from",
+     .json = TRUE,
      .arguments_min = 1, .arguments_max = 1, .kind = WORD_TEMPLATE, .run = run_template_show},
     {.name = "template build", .arguments = "TEMPLATE", .help = "build an image from a template", .json = TRUE,
      .arguments_min = 1, .arguments_max = 1, .kind = WORD_TEMPLATE, .run = run_template_build,
      .details = "Takes minutes. Ctrl-C cancels it, and nothing is left behind. Only root may build."},
-    {.name = "template remove", .arguments = "TEMPLATE [REVISION]", .help = "remove a template's images, or one of them",
+    {.name = "template remove", .arguments = "TEMPLATE [REVISION]",
+     .help = "remove a template's images, or one of them",
      .arguments_min = 1, .arguments_max = 2, .kind = WORD_TEMPLATE, .run = run_template_remove,
-     .details = "An image that a guest stands on is not removed. The template itself, a file, stays. Only root may remove."},
+     .details = "An image that a guest stands on is not removed. The template itself, a file, stays. Only root may "
+                "remove."},
     {.name = "create", .arguments = "NAME", .help = "create a guest from a template", .options = create_options,
      .spec_options = TRUE, .json = TRUE, .arguments_min = 1, .arguments_max = 1, .run = run_create,
-     .details = "The guest is yours. It gets cores and memory when it starts, not before; what could never fit this node is "
+     .details = "The guest is yours. It gets cores and memory when it starts, not before; what could never fit this "
+                "node is "
                 "refused at once.\n"
-                "The options from --cpus on change what the template says; the defaults shown hold where it says nothing. "
+                "The options from --cpus on change what the template says; the defaults shown hold where it says "
+                "nothing. "
                 "hvm-templates(5) tells more."},
-    {.name = "start", .arguments = "NAME...", .help = "start guests, on cores and pages of their own", .options = start_options,
+    {.name = "start", .arguments = "NAME...", .help = "start guests, on cores and pages of their own",
+     .options = start_options,
      .arguments_min = 1, .arguments_max = G_MAXUINT, .kind = WORD_GUEST, .run = run_start,
      .details = "Several guests are started one after the other; the exit status is that of the first failure."},
     {.name = "stop", .arguments = "NAME...", .help = "stop guests", .options = stop_options, .arguments_min = 1,
      .arguments_max = G_MAXUINT, .kind = WORD_GUEST, .run = run_stop,
-     .details = "Asks the guest's agent, then presses its power button, then stops it hard. Its cores and pages are free then; "
+     .details = "Asks the guest's agent, then presses its power button, then stops it hard. Its cores and pages are "
+                "free then; "
                 "its disk stays."},
-    {.name = "destroy", .arguments = "NAME...", .help = "remove guests, running or not, with their disks", .arguments_min = 1,
+    {.name = "destroy", .arguments = "NAME...", .help = "remove guests, running or not, with their disks",
+     .arguments_min = 1,
      .arguments_max = G_MAXUINT, .kind = WORD_GUEST, .run = run_destroy},
     {.name = "list", .alias = "ls", .arguments = "", .help = "list your guests (all guests for root)", .json = TRUE,
      .run = run_list},
@@ -118,15 +133,19 @@ const Command commands[] = {
     {.name = "logs", .arguments = "NAME", .help = "print what a guest wrote to its console", .options = logs_options,
      .arguments_min = 1, .arguments_max = 1, .kind = WORD_GUEST, .run = run_logs,
      .details = "On a terminal all but lines and tabs is escaped; otherwise it comes as the guest wrote it."},
-    {.name = "exec", .arguments = "NAME [--] COMMAND [ARGUMENT]...", .help = "run a command in a guest", .options = exec_options,
+    {.name = "exec", .arguments = "NAME [--] COMMAND [ARGUMENT]...", .help = "run a command in a guest",
+     .options = exec_options,
      .arguments_min = 2, .arguments_max = G_MAXUINT, .options_until = 2, .kind = WORD_GUEST,
      .own_failure = HVM_EXIT_EXEC_FAILED, .run = run_exec,
-     .details = "Options stand before COMMAND. Standard input, output and error are the command's, unaltered; SIGINT, SIGTERM, "
+     .details = "Options stand before COMMAND. Standard input, output and error are the command's, unaltered; SIGINT, "
+                "SIGTERM, "
                 "SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to it; it is ended when hvm ends.\n"
-                "Exit status: the command's; 128+N where signal N ended it; 127 where it is not found, 126 where it cannot be "
+                "Exit status: the command's; 128+N where signal N ended it; 127 where it is not found, 126 where it "
+                "cannot be "
                 "run; 125 where hvm itself failed."},
     {.name = "run", .arguments = "TEMPLATE [--] COMMAND [ARGUMENT]...",
-     .help = "run a command in a guest made for it, which is gone when it ends", .options = exec_options, .spec_options = TRUE,
+     .help = "run a command in a guest made for it, which is gone when it ends", .options = exec_options,
+     .spec_options = TRUE,
      .without = "autostart", .arguments_min = 2, .arguments_max = G_MAXUINT, .options_until = 2, .kind = WORD_TEMPLATE,
      .own_failure = HVM_EXIT_EXEC_FAILED, .run = run_run,
      .details = "As create, start, exec and destroy in one: what those say holds. The guest ends with hvm, however that ends."},
@@ -161,10 +180,13 @@ const Command commands[] = {
                 "Ends with SIGINT, exit status 0, or when hvmd stops, exit status 8. With --verbose it says when it has begun to "
                 "listen."},
     {.name = "plan", .arguments = "NAME", .help = "say where a guest would be placed, and why, without making it",
-     .options = plan_options, .spec_options = TRUE, .json = TRUE, .arguments_min = 1, .arguments_max = 1, .run = run_plan,
-     .details = "Takes create's options. Needs no hvmd, no image and no right, and touches nothing. What is promised to other "
+     .options = plan_options, .spec_options = TRUE, .json = TRUE, .arguments_min = 1, .arguments_max = 1,
+     .run = run_plan,
+     .details = "Takes create's options. Needs no hvmd, no image and no right, and touches nothing. What is promised "
+                "to other "
                 "guests is not known here: it plans for the node as if they were not there.\n"
-                "--host plans for another node: a file that `hvm host capture` wrote, hwloc's XML export of a node, or a made-up "
+                "--host plans for another node: a file that `hvm host capture` wrote, hwloc's XML export of a node, or "
+                "a made-up "
                 "one, as in --host 'synthetic:package:2 numanode:1 core:16 pu:2'."},
     {.name = "__complete", .arguments = "[WORD]...", .arguments_max = G_MAXUINT, .run = run_complete},
     {0},

@@ -74,7 +74,8 @@ static gboolean add_without_hvmd(GVariantBuilder *rows, const GError *why, GErro
         return FALSE;
     accel_probe(&accel);
     checks = doctor_check_host(host, &accel);
-    check_add(checks, "hvmd", CHECK_FAILURE, "no guest can be created, started or stopped; libvirt and the image store are not checked",
+    check_add(checks, "hvmd", CHECK_FAILURE,
+              "no guest can be created, started or stopped; libvirt and the image store are not checked",
               "start it; if it does not stay, its log says why", "%s", why->message);
     for (guint i = 0; i < checks->len; i++)
         add_row(rows, checks->pdata[i]);
@@ -113,8 +114,8 @@ static void print_checks(GVariant *rows)
         g_autofree char *state = table_cell(&check_columns[1], row);
         Colour colour = table_state_colour(state);
 
-        printf("%s%*s  %s%s%s%*s  ", name, (int)(width - table_width(name)), "", colour_on(colour), state, colour_off(colour),
-               (int)(7 - MIN(7, strlen(state))), "");
+        printf("%s%*s  %s%s%s%*s  ", name, (int)(width - table_width(name)), "", colour_on(colour), state,
+               colour_off(colour), (int)(7 - MIN(7, strlen(state))), "");
         for (int j = 2; j <= 4; j++) {
             static const char *const leads[] = {[2] = "", [3] = "    means: ", [4] = "    do:    "};
             g_autofree char *text = table_cell(&check_columns[j], row);
@@ -151,8 +152,8 @@ int run_doctor(Cli *cli, GError **error)
         table_print_json(doctor_columns, whole);
     } else {
         print_checks(rows);
-        printf("\n%u ok, %u warning%s, %u failure%s\n", count_state(rows, CHECK_OK), warnings, warnings == 1 ? "" : "s", failures,
-               failures == 1 ? "" : "s");
+        printf("\n%u ok, %u warning%s, %u failure%s\n", count_state(rows, CHECK_OK), warnings, warnings == 1 ? "" : "s",
+               failures, failures == 1 ? "" : "s");
     }
     return failures ? hvm_error_status(HVM_ERROR_HOST) : 0;
 }

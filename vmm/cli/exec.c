@@ -63,8 +63,8 @@ static void pass_signal(Exec *exec, int number)
     gboolean ends = number == SIGINT || number == SIGTERM || number == SIGHUP || number == SIGQUIT;
     GVariantDict request;
 
-    /* Before the command runs, and where hvmd does not take signals any more, hvm itself is what the signal ends; hvmd then
-     * ends the command with the connection. */
+    /* Before the command runs, and where hvmd does not take signals any more, hvm itself is what the signal ends; hvmd
+     * then ends the command with the connection. */
     if (!exec->number || (ends && exec->control_since && now - exec->control_since > CONTROL_PATIENCE_US))
         terminal_die_by_signal(number);
     if (!exec->control_since)
@@ -103,7 +103,8 @@ static gboolean on_signal(int fd, GIOCondition condition G_GNUC_UNUSED, gpointer
     return G_SOURCE_CONTINUE;
 }
 
-/* Before any other thread is there, so that none of them takes the signals. Those which the caller ignores (nohup) stay so. */
+/* Before any other thread is there, so that none of them takes the signals. Those which the caller ignores (nohup) stay
+ * so. */
 static void take_signals(Exec *exec)
 {
     static const int passed[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
@@ -163,8 +164,8 @@ static gboolean add_directory(const Exec *exec, GVariantDict *request, GError **
     if (wanted && wanted[0] != '/') {
         g_autofree char *shown = hvm_escape(wanted, (gssize)MIN(strlen(wanted), 60));
 
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--cwd: wanted a path in the guest that begins with '/', found '%s'",
-                    shown);
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID,
+                    "--cwd: wanted a path in the guest that begins with '/', found '%s'", shown);
         return FALSE;
     }
     if (wanted || here[0] == '/') /* none: the user's home */
@@ -276,10 +277,12 @@ static gboolean start(Exec *exec, GVariant *unnamed, GError **error)
     if (!client_call_fds(client, "Exec", g_variant_dict_end(&request), &reply, &fds, error))
         return FALSE;
     if (!g_variant_lookup(reply, "exec", "u", &exec->number) || !exec->number) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INTERNAL, "hvmd answered Exec wrongly: wanted the number of the command");
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INTERNAL,
+                    "hvmd answered Exec wrongly: wanted the number of the command");
         return FALSE;
     }
-    if ((input = client_take_fd(reply, fds, "stdin", error)) < 0 || (output = client_take_fd(reply, fds, "stdout", error)) < 0)
+    if ((input = client_take_fd(reply, fds, "stdin", error)) < 0 ||
+        (output = client_take_fd(reply, fds, "stdout", error)) < 0)
         return FALSE;
     if (!exec->tty && (errors = client_take_fd(reply, fds, "stderr", error)) < 0)
         return FALSE;
@@ -305,6 +308,7 @@ static char *run_guest(Cli *cli, GVariant *settings, GError **error)
     g_variant_dict_init(&request, NULL);
     g_variant_dict_insert(&request, "template", "s", cli_argument(cli, 0));
     g_variant_dict_insert_value(&request, "settings", settings);
+    cli_note(cli, "asking hvmd for a guest");
     if (!cli_call(cli, "Run", g_variant_dict_end(&request), FALSE, &reply, error))
         return NULL;
     if (!g_variant_lookup(reply, "name", "&s", &name) || !name_check(name, "guest name", NULL)) {
@@ -374,14 +378,17 @@ static int execute(Cli *cli, const Work *work, GError **error)
     take_signals(&exec);
     if (!(exec.name = name = find_guest(cli, work, error)))
         return 1;
+    cli_note(cli, "starting the command");
     if (!start(&exec, request, error)) {
         terminal_restore();
         return 1;
     }
-    /* After an error of hvmd's (it is gone) the output which is still on its way is written; after one of our own, nothing. */
+    /* After an error of hvmd's (it is gone) the output which is still on its way is written; after one of our own,
+     * nothing. */
     while (!exec.broken_pipe && !(exec.waited ? exec.outputs == 0 : exec.error != NULL))
         g_main_context_iteration(NULL, TRUE);
     terminal_restore();
+    cli_note(cli, "the command has ended");
     if (exec.broken_pipe && pipe_before.sa_handler == SIG_DFL)
         terminal_die_by_signal(SIGPIPE);
     if (exec.error)

@@ -20,8 +20,8 @@ char *help_synopsis(const Command *command)
 {
     g_autoptr(GPtrArray) options = command_options(command);
 
-    return g_strdup_printf("hvm %s%s%s%s", command->name, options->len ? " [OPTION]..." : "", *command->arguments ? " " : "",
-                           command->arguments);
+    return g_strdup_printf("hvm %s%s%s%s", command->name, options->len ? " [OPTION]..." : "",
+                           *command->arguments ? " " : "", command->arguments);
 }
 
 char *help_option(const Option *option)

@@ -119,8 +119,29 @@ static GVariant *cell_rows(const Placement *placement)
     return g_variant_builder_end(&rows);
 }
 
+static GVariant *device_rows(const Placement *placement)
+{
+    g_auto(GVariantBuilder) rows = G_VARIANT_BUILDER_INIT(G_VARIANT_TYPE("aa{sv}"));
+
+    for (guint i = 0; i < placement->devices->len; i++) {
+        const PlacementDevice *device = placement->devices->pdata[i];
+        GVariantDict row;
+
+        g_variant_dict_init(&row, NULL);
+        g_variant_dict_insert(&row, "device", "s", device->name);
+        g_variant_dict_insert(&row, "address", "s", device->address);
+        if (device->cell >= 0)
+            g_variant_dict_insert(&row, "cell", "u", (guint32)device->cell);
+        g_variant_builder_add_value(&rows, g_variant_dict_end(&row));
+    }
+    return g_variant_builder_end(&rows);
+}
+
 static void print_placement(GVariant *guest)
 {
+    static const Column device_columns[] = {
+        {"device", "DEVICE", COLUMN_TEXT}, {"address", "ADDRESS", COLUMN_TEXT}, {"cell", "CELL", COLUMN_NUMBER}, {0},
+    };
     static const Column columns[] = {
         {"cell", "CELL", COLUMN_NUMBER}, {"node", "NODE", COLUMN_NUMBER}, {"memory", "MEMORY", COLUMN_SIZE},
         {"pages", "PAGES", COLUMN_SIZE}, {"cpus", "CPUS", COLUMN_TEXT},   {0},
@@ -136,6 +157,13 @@ static void print_placement(GVariant *guest)
     rows = g_variant_ref_sink(cell_rows(placement));
     putchar('\n');
     table_print(columns, rows, 0, NULL);
+    if (!placement->devices->len)
+        return;
+
+    g_autoptr(GVariant) devices = g_variant_ref_sink(device_rows(placement));
+
+    putchar('\n');
+    table_print(device_columns, devices, 0, NULL);
 }
 
 int run_show(Cli *cli, GError **error)

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A standard descriptor that the caller closed must not become the socket. What is put there fails as the closed one would:
- * reading from one opened for writing, and the other way round, is EBADF; standard input reads as empty. */
+/* A standard descriptor that the caller closed must not become the socket. What is put there fails as the closed one
+ * would: reading from one opened for writing, and the other way round, is EBADF; standard input reads as empty. */
 static void fill_standard_descriptors(void)
 {
     for (int fd = 0; fd <= 2; fd++)
@@ -18,7 +18,8 @@ static void fill_standard_descriptors(void)
             _exit(HVM_EXIT_EXEC_FAILED);
 }
 
-/* GSocket sets SIGPIPE to ignored for the whole process. hvm is a filter like others: it takes back what its caller left. */
+/* GSocket sets SIGPIPE to ignored for the whole process. hvm is a filter like others: it takes back what its caller
+ * left. */
 static void keep_sigpipe(void)
 {
     struct sigaction before;

@@ -17,7 +17,12 @@ static const Column node_columns[] = {
 };
 static const Column promise_columns[] = {
     {"guest", "GUEST", COLUMN_TEXT}, {"owner", "OWNER", COLUMN_TEXT}, {"cpus", "CPUS", COLUMN_TEXT},
-    {"memory", "MEMORY", COLUMN_SIZE}, {0},
+    {"memory", "MEMORY", COLUMN_SIZE}, {"devices", "DEVICES", COLUMN_TEXT}, {0},
+};
+static const Column device_columns[] = {
+    {"address", "DEVICE", COLUMN_TEXT},      {"kind", "KIND", COLUMN_TEXT},     {"node", "NODE", COLUMN_NUMBER},
+    {"group", "IOMMU GROUP", COLUMN_NUMBER}, {"interface", "INTERFACE", COLUMN_TEXT}, {"driver", "DRIVER", COLUMN_TEXT},
+    {"use", "KEPT, BECAUSE", COLUMN_TEXT}, {0},
 };
 static const Column host_columns[] = {
     {"model", NULL, COLUMN_TEXT},
@@ -28,6 +33,7 @@ static const Column host_columns[] = {
     {"housekeeping", NULL, COLUMN_TEXT},
     {"caches", NULL, COLUMN_ROWS, cache_columns},
     {"nodes", NULL, COLUMN_ROWS, node_columns},
+    {"devices", NULL, COLUMN_ROWS, device_columns},
     {"promises", NULL, COLUMN_ROWS, promise_columns},
     {0},
 };
@@ -79,6 +85,7 @@ static void print_host(GVariant *host)
         {"free", "FREE", COLUMN_NUMBER}, {"promised", "PROMISED", COLUMN_NUMBER}, {0},
     };
     g_autoptr(GVariant) nodes = g_variant_lookup_value(host, "nodes", G_VARIANT_TYPE("aa{sv}"));
+    g_autoptr(GVariant) devices = g_variant_lookup_value(host, "devices", G_VARIANT_TYPE("aa{sv}"));
     g_autoptr(GVariant) promises = g_variant_lookup_value(host, "promises", G_VARIANT_TYPE("aa{sv}"));
     g_autoptr(GVariant) pages = g_variant_ref_sink(all_pages(nodes));
     g_autofree char *model = table_cell(&host_columns[0], host);
@@ -88,16 +95,22 @@ static void print_host(GVariant *host)
     g_autofree char *housekeeping = table_cell(&host_columns[5], host);
 
     table_print_field("model", 12, "%s", model);
-    table_print_field("processors", 12, "%s package%s, %s core%s, %s CPU%s", packages, g_str_equal(packages, "1") ? "" : "s",
-                      cores, g_str_equal(cores, "1") ? "" : "s", pus, g_str_equal(pus, "1") ? "" : "s");
+    table_print_field("processors", 12, "%s package%s, %s core%s, %s CPU%s", packages,
+                      g_str_equal(packages, "1") ? "" : "s", cores, g_str_equal(cores, "1") ? "" : "s", pus,
+                      g_str_equal(pus, "1") ? "" : "s");
     print_caches(host);
     table_print_field("housekeeping", 12, "%s",
-                      g_str_equal(housekeeping, "-") ? "none: QEMU's own threads share the guests' CPUs" : housekeeping);
+                      g_str_equal(housekeeping, "-") ? "none: QEMU's own threads share the guests' CPUs"
+                                                     : housekeeping);
     putchar('\n');
     table_print(node_columns, nodes, 0, NULL);
     if (g_variant_n_children(pages)) {
         putchar('\n');
         table_print(numbered_pages, pages, 0, NULL);
+    }
+    if (devices && g_variant_n_children(devices)) {
+        putchar('\n');
+        table_print(device_columns, devices, 0, NULL);
     }
     putchar('\n');
     if (promises && g_variant_n_children(promises))

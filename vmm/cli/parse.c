@@ -1,7 +1,7 @@
 /*
- * The command line. GOption is not used: its callbacks cannot end the options behind exec's NAME, refuse a doubled option with
- * the name it was given, or say what may have been meant, and it wants arguments in the locale's encoding where exec must
- * hand on any bytes.
+ * The command line. GOption is not used: its callbacks cannot end the options behind exec's NAME, refuse a doubled
+ * option with the name it was given, or say what may have been meant, and it wants arguments in the locale's encoding
+ * where exec must hand on any bytes.
  */
 #include "cli.h"
 #include "hvm_error.h"
@@ -15,7 +15,7 @@ const Option global_options[] = {
     {.name = "version", .help = "print the version of hvm"},
     {.name = "socket", .argument = "PATH", .kind = WORD_FILE,
      .help = "where hvmd listens (default: $HVM_SOCKET or " CLIENT_SOCKET ")"},
-    {.name = "verbose", .letter = 'v', .help = "print progress as lines where it is not on a terminal"},
+    {.name = "verbose", .letter = 'v', .help = "print progress as lines, each with its time"},
     {0},
 };
 
@@ -66,6 +66,11 @@ static const Option *spec_options(void)
     return options;
 }
 
+const Option device_option = {
+    .name = "device", .argument = "[NAME=]WHICH[,locality=HOW]", .choices = DEVICE_KINDS, .repeatable = TRUE,
+    .help = "give the guest a PCI device of the node: WHICH is a kind (" DEVICE_KINDS "), a PCI address, or the name of an interface; "
+            "HOW is any, preferred (the default) or required; NAME is dev0, dev1 and so on unless it is given; may be repeated"};
+
 static void add_options(GPtrArray *all, const Option *options, const char *without)
 {
     for (const Option *option = options; option && option->name; option++)
@@ -80,6 +85,8 @@ GPtrArray *command_options(const Command *command)
     add_options(all, command->options, NULL);
     if (command->spec_options)
         add_options(all, spec_options(), command->without);
+    if (command->spec_options)
+        g_ptr_array_add(all, (gpointer)&device_option);
     if (command->json)
         g_ptr_array_add(all, (gpointer)&json_option);
     return all;
@@ -122,8 +129,11 @@ static char *second_words(const char *first)
     for (const Command *command = commands; command->name; command++)
         if (g_str_has_prefix(command->name, first) && command->name[strlen(first)] == ' ')
             g_ptr_array_add(found, (gpointer)(command->name + strlen(first) + 1));
-    for (guint i = 0; i < found->len; i++)
-        g_string_append_printf(text, "%s%s", i == 0 ? "" : i + 1 == found->len ? " or " : ", ", (char *)found->pdata[i]);
+    for (guint i = 0; i < found->len; i++) {
+        const char *joint = i == 0 ? "" : i + 1 == found->len ? " or " : ", ";
+
+        g_string_append_printf(text, "%s%s", joint, (char *)found->pdata[i]);
+    }
     return found->len ? g_string_free(g_steal_pointer(&text), FALSE) : NULL;
 }
 
@@ -135,7 +145,8 @@ static gboolean refuse_command(char **words, GError **error)
     g_autoptr(GPtrArray) names = g_ptr_array_new();
 
     if (seconds && words[1]) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "unknown command '%s %s': wanted %s", shown, shown_second, seconds);
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "unknown command '%s %s': wanted %s", shown, shown_second,
+                    seconds);
         return FALSE;
     }
     if (seconds) {
@@ -174,8 +185,8 @@ static gboolean refuse_option(const Cli *cli, const char *word, GPtrArray *optio
     for (guint i = 0; i < options->len; i++)
         g_ptr_array_add(names, (gpointer)((const Option *)options->pdata[i])->name);
     hint = meant(name + strspn(name, "-"), names, "--");
-    g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "%s%sunknown option '%s'%s", cli->command ? cli->command->name : "",
-                cli->command ? ": " : "", shown, hint);
+    g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "%s%sunknown option '%s'%s",
+                cli->command ? cli->command->name : "", cli->command ? ": " : "", shown, hint);
     return FALSE;
 }
 
@@ -226,7 +237,8 @@ static gboolean take_option(Cli *cli, char **words, GPtrArray *options, unsigned
         *ret_used = 2;
     }
     if (!value) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--%s: wanted %s, found nothing", option->name, option->argument);
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--%s: wanted %s, found nothing", option->name,
+                    option->argument);
         return FALSE;
     }
     return store(cli, option, value, error);
@@ -240,8 +252,8 @@ static gboolean check_arguments(const Cli *cli, GError **error)
     if (count < command->arguments_min) {
         g_autofree char *found = count ? hvm_escape(cli_argument(cli, count - 1), -1) : NULL;
 
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "%s: wanted %s, found %s%s%s", command->name, command->arguments,
-                    found ? "only '" : "nothing", found ? found : "", found ? "'" : "");
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "%s: wanted %s, found %s%s%s", command->name,
+                    command->arguments, found ? "only '" : "nothing", found ? found : "", found ? "'" : "");
         return FALSE;
     }
     if (count > command->arguments_max) {
@@ -323,7 +335,8 @@ const char *cli_value(const Cli *cli, const char *option)
     return values ? values[0] : NULL;
 }
 
-gboolean cli_number(const Cli *cli, const char *option, guint64 minimum, guint64 maximum, guint64 *ret_number, GError **error)
+gboolean cli_number(const Cli *cli, const char *option, guint64 minimum, guint64 maximum, guint64 *ret_number,
+                    GError **error)
 {
     const char *text = cli_value(cli, option);
 
@@ -332,8 +345,9 @@ gboolean cli_number(const Cli *cli, const char *option, guint64 minimum, guint64
 
     g_autofree char *shown = hvm_escape(text, (gssize)MIN(strlen(text), 60));
 
-    g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--%s: wanted %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT ", found '%s'",
-                option, minimum, maximum, shown);
+    g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID,
+                "--%s: wanted %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT ", found '%s'", option, minimum, maximum,
+                shown);
     return FALSE;
 }
 

@@ -45,7 +45,8 @@ int run_plan(Cli *cli, GError **error)
         g_autofree char *reason = hvm_escape(plan->accel_reason, -1);
 
         fputs(text, stdout);
-        printf("Accelerator: %s (%s).\n", plan->kvm ? "KVM" : "none, QEMU's TCG: software, tens of times slower", reason);
+        printf("Accelerator: %s (%s).\n", plan->kvm ? "KVM" : "none, QEMU's TCG: software, tens of times slower",
+               reason);
     }
     return 0;
 }

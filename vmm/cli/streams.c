@@ -115,7 +115,9 @@ static gpointer input_thread(gpointer data)
         if (count <= 0) {
             int error_number = count < 0 ? errno : 0;
 
-            shutdown(pump->to, SHUT_WR);
+            /* What broke off in the middle must not look like its end to the command. */
+            if (!error_number)
+                shutdown(pump->to, SHUT_WR);
             end_pump(pump, error_number, TRUE);
             return NULL;
         }

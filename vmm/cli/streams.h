@@ -16,6 +16,7 @@ typedef void (*StreamEndFunc)(int error_number, gboolean reading, gpointer data)
 /* From a socket to a standard descriptor, until the socket's end. */
 void stream_pump_output(int socket_fd, int fd, StreamEndFunc func, gpointer data);
 
-/* From a standard descriptor to a socket, whose other side then sees the end; ends without error where the other side has closed. Of
- * a terminal it reads only while in the foreground, and is never stopped (SIGTTIN): the command may need no input. */
+/* From a standard descriptor to a socket, whose other side then sees the end, but not after an error; ends without error
+ * where the other side has closed. Of a terminal it reads only while in the foreground, and is never stopped (SIGTTIN):
+ * the command may need no input. */
 void stream_pump_input(int fd, int socket_fd, StreamEndFunc func, gpointer data);

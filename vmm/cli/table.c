@@ -35,8 +35,11 @@ Colour table_state_colour(const char *word)
     static const struct {
         const char *word;
         Colour colour;
-    } words[] = {{"running", COLOUR_GOOD}, {"ok", COLOUR_GOOD},     {"starting", COLOUR_WARNING}, {"stopping", COLOUR_WARNING},
-                 {"paused", COLOUR_WARNING}, {"warning", COLOUR_WARNING}, {"crashed", COLOUR_BAD},    {"failure", COLOUR_BAD}};
+    } words[] = {
+        {"running", COLOUR_GOOD}, {"ok", COLOUR_GOOD}, {"starting", COLOUR_WARNING}, {"stopping", COLOUR_WARNING},
+        {"paused", COLOUR_WARNING}, {"warning", COLOUR_WARNING}, {"crashed", COLOUR_BAD}, {"failure", COLOUR_BAD},
+        {"differs", COLOUR_BAD},
+    };
 
     for (gsize i = 0; i < G_N_ELEMENTS(words); i++)
         if (strcmp(word, words[i].word) == 0)
@@ -260,7 +263,8 @@ static void build_object(JsonBuilder *builder, const Column *columns, GVariant *
     json_builder_end_object(builder);
 }
 
-/* Prints JSON with what a terminal might act on as \uXXXX: such characters stand in strings only, where that means the same. */
+/* Prints JSON with what a terminal might act on as \uXXXX: such characters stand in strings only, where that means
+ * the same. */
 static void print_safely(const char *json)
 {
     for (const char *c = json; *c; c = g_utf8_next_char(c)) {

@@ -1,8 +1,8 @@
 /*
  * table.h: replies of hvmd as aligned tables, and as JSON.
  *
- * Input: a reply (a{sv}) and a table of its keys. The same table gives the header, the text and the JSON, so that the keys
- * of the JSON are those of io.hvm1.xml and always all there (null where hvmd sent none).
+ * Input: a reply (a{sv}) and a table of its keys. The same table gives the header, the text and the JSON, so that the
+ * keys of the JSON are those of io.hvm1.xml and always all there (null where hvmd sent none).
  * What is printed as text is escaped; nothing has white space at its end.
  * Threads: the main thread only.
  */
@@ -29,8 +29,8 @@ typedef struct Column {
     const struct Column *columns; /* COLUMN_ROWS; ended by key NULL */
 } Column;
 
-/* Prints rows (aa{sv}; NULL is none) below a header on standard output. Where there are none, and `none` is not NULL, the header and,
- * on standard error, `none`. `indent` spaces stand before each line. */
+/* Prints rows (aa{sv}; NULL is none) below a header on standard output. Where there are none, and `none` is not NULL,
+ * the header and, on standard error, `none`. `indent` spaces stand before each line. */
 void table_print(const Column *columns, GVariant *rows, unsigned indent, const char *none);
 
 /* One value as text: "-" where it is missing or empty. `dict` is a{sv}. Caller frees. */

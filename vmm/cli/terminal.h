@@ -7,8 +7,8 @@
 
 #include <glib.h>
 
-/* Makes standard input's terminal raw, and remembers how it was; again after a stop. Restored by terminal_restore(), which also runs
- * at exit(). FALSE with HOST. */
+/* Makes standard input's terminal raw, and remembers how it was; again after a stop. Restored by terminal_restore(),
+ * which also runs at exit(). FALSE with HOST. */
 gboolean terminal_make_raw(GError **error);
 
 /* Puts the terminal back; does nothing if it was not made raw. */

@@ -73,7 +73,8 @@ int run_verify(Cli *cli, GError **error)
     GVariantDict dict;
 
     if (all == (cli->arguments->len > 0 && cli_argument(cli, 0))) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "verify: wanted names of guests or --all, found %s", all ? "both" : "neither");
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "verify: wanted names of guests or --all, found %s",
+                    all ? "both" : "neither");
         return 1;
     }
     if (all && !(running = running_guests(cli, error)))

@@ -69,9 +69,10 @@ static void set_connect_error(const char *path, const GError *cause, GError **er
 {
     if (g_error_matches(cause, G_IO_ERROR, G_IO_ERROR_NOT_FOUND) ||
         g_error_matches(cause, G_IO_ERROR, G_IO_ERROR_CONNECTION_REFUSED))
-        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST,
-                    "hvmd is not running: nothing listens on %s (start it with `systemctl start hvmd` or `./setup start`)",
-                    path);
+        g_set_error(
+            error, HVM_ERROR, HVM_ERROR_HOST,
+            "hvmd is not running: nothing listens on %s (start it with `systemctl start hvmd` or `./setup start`)",
+            path);
     else if (g_error_matches(cause, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED))
         g_set_error(error, HVM_ERROR, HVM_ERROR_DENIED, "cannot connect to hvmd on %s: permission denied", path);
     else
@@ -85,8 +86,8 @@ static GSocketConnection *connect_socket(const char *path, GError **error)
     g_autoptr(GError) local = NULL;
 
     if (strlen(path) >= sizeof ((struct sockaddr_un *)0)->sun_path) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "socket %s: wanted a path of at most %zu bytes, found %zu", path,
-                    sizeof ((struct sockaddr_un *)0)->sun_path - 1, strlen(path));
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "socket %s: wanted a path of at most %zu bytes, found %zu",
+                    path, sizeof((struct sockaddr_un *)0)->sun_path - 1, strlen(path));
         return NULL;
     }
     address = g_unix_socket_address_new(path);
@@ -98,7 +99,8 @@ static GSocketConnection *connect_socket(const char *path, GError **error)
     return stream;
 }
 
-static gboolean only_external(GDBusAuthObserver *observer G_GNUC_UNUSED, const char *mechanism, gpointer data G_GNUC_UNUSED)
+static gboolean only_external(GDBusAuthObserver *observer G_GNUC_UNUSED, const char *mechanism,
+                              gpointer data G_GNUC_UNUSED)
 {
     return strcmp(mechanism, "EXTERNAL") == 0;
 }
@@ -135,16 +137,18 @@ static GDBusConnection *greet(GSocketConnection *stream, GMainContext *context, 
     g_signal_connect(observer, "allow-mechanism", G_CALLBACK(only_external), NULL);
     g_source_set_callback(timer, on_greeting_late, cancellable, NULL);
     g_source_attach(timer, context);
-    g_dbus_connection_new(G_IO_STREAM(stream), NULL, G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_CLIENT, observer, cancellable,
-                          on_greeted, &greeting);
+    g_dbus_connection_new(G_IO_STREAM(stream), NULL, G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_CLIENT, observer,
+                          cancellable, on_greeted, &greeting);
     while (!greeting.done)
         g_main_context_iteration(context, TRUE);
     g_source_destroy(timer);
     local = greeting.error;
     if (g_error_matches(local, G_IO_ERROR, G_IO_ERROR_CANCELLED))
-        g_set_error(error, HVM_ERROR, HVM_ERROR_TIMEOUT, "hvmd did not greet on %s within %d s", path, GREETING_TIMEOUT_S);
+        g_set_error(error, HVM_ERROR, HVM_ERROR_TIMEOUT, "hvmd did not greet on %s within %d s", path,
+                    GREETING_TIMEOUT_S);
     else if (local)
-        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "hvmd did not accept the connection on %s: %s", path, local->message);
+        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "hvmd did not accept the connection on %s: %s", path,
+                    local->message);
     return greeting.connection;
 }
 
@@ -169,8 +173,8 @@ Client *client_open(const char *socket_path, GError **error)
     client->connection = connection;
     client->closing = g_cancellable_new();
     client->progress_subscription =
-        g_dbus_connection_signal_subscribe(connection, NULL, INTERFACE, "JobProgress", OBJECT, NULL, G_DBUS_SIGNAL_FLAGS_NONE,
-                                           on_job_progress, client, NULL);
+        g_dbus_connection_signal_subscribe(connection, NULL, INTERFACE, "JobProgress", OBJECT, NULL,
+                                           G_DBUS_SIGNAL_FLAGS_NONE, on_job_progress, client, NULL);
     return client;
 }
 
@@ -196,17 +200,19 @@ static void take_error(GError **error, GError *cause, const char *method)
     gboolean remote = g_dbus_error_is_remote_error(cause);
 
     g_dbus_error_strip_remote_error(cause);
-    if (g_error_matches(cause, G_IO_ERROR, G_IO_ERROR_CLOSED) || g_error_matches(cause, G_DBUS_ERROR, G_DBUS_ERROR_NO_REPLY) ||
+    if (g_error_matches(cause, G_IO_ERROR, G_IO_ERROR_CLOSED) ||
+        g_error_matches(cause, G_DBUS_ERROR, G_DBUS_ERROR_NO_REPLY) ||
         g_error_matches(cause, G_IO_ERROR, G_IO_ERROR_BROKEN_PIPE) ||
         (!remote && g_error_matches(cause, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED))) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "the connection to hvmd was lost before it answered %s (did hvmd stop?)",
-                    method);
+        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST,
+                    "the connection to hvmd was lost before it answered %s (did hvmd stop?)", method);
     } else if (g_error_matches(cause, G_DBUS_ERROR, G_DBUS_ERROR_ACCESS_DENIED)) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_DENIED, "hvmd refused %s: %s", method, cause->message);
     } else if (g_error_matches(cause, G_DBUS_ERROR, G_DBUS_ERROR_UNKNOWN_METHOD)) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "hvmd does not know %s: hvm " HVM_VERSION " and hvmd do not fit together",
-                    method);
-    } else if (cause->domain == G_DBUS_ERROR || (!remote && g_error_matches(cause, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT))) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST,
+                    "hvmd does not know %s: hvm " HVM_VERSION " and hvmd do not fit together", method);
+    } else if (cause->domain == G_DBUS_ERROR ||
+               (!remote && g_error_matches(cause, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT))) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_INTERNAL, "hvmd answered %s wrongly: %s", method, cause->message);
     } else {
         g_propagate_error(error, cause);
@@ -235,9 +241,9 @@ static void on_answer(GObject *source, GAsyncResult *result, gpointer data)
 
 static void begin(Client *client, const char *method, GVariant *request, Call *call)
 {
-    g_dbus_connection_call_with_unix_fd_list(client->connection, NULL, OBJECT, INTERFACE, method, make_parameters(request),
-                                             G_VARIANT_TYPE("(a{sv})"), G_DBUS_CALL_FLAGS_NONE, G_MAXINT, NULL, NULL,
-                                             on_answer, call);
+    g_dbus_connection_call_with_unix_fd_list(client->connection, NULL, OBJECT, INTERFACE, method,
+                                             make_parameters(request), G_VARIANT_TYPE("(a{sv})"),
+                                             G_DBUS_CALL_FLAGS_NONE, G_MAXINT, NULL, NULL, on_answer, call);
 }
 
 /* Cancels the job under way; called in any thread that cancels, so it only marks. */
@@ -250,7 +256,8 @@ static void on_cancelled(GCancellable *cancellable G_GNUC_UNUSED, gpointer data)
 static void wait_for(Client *client, Call *call)
 {
     GCancellable *cancellable = client->watch ? client->watch->cancellable : NULL;
-    gulong handler = cancellable ? g_cancellable_connect(cancellable, G_CALLBACK(on_cancelled), client->context, NULL) : 0;
+    gulong handler =
+        cancellable ? g_cancellable_connect(cancellable, G_CALLBACK(on_cancelled), client->context, NULL) : 0;
     gboolean asked = FALSE;
 
     while (!call->done) {
@@ -269,8 +276,8 @@ static void wait_for(Client *client, Call *call)
 }
 
 /* One call to its answer, job or not. */
-static gboolean call_once(Client *client, const char *method, GVariant *request, GVariant **ret_reply, GUnixFDList **ret_fds,
-                          GError **error)
+static gboolean call_once(Client *client, const char *method, GVariant *request, GVariant **ret_reply,
+                          GUnixFDList **ret_fds, GError **error)
 {
     Call call = {0};
 
@@ -301,7 +308,8 @@ static gboolean wait_job(Client *client, const char *method, GVariant *started, 
     gboolean good = FALSE;
 
     if (!g_variant_lookup(started, "job", "u", &client->job) || client->job == 0) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INTERNAL, "hvmd answered %s wrongly: wanted the number of a job", method);
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INTERNAL, "hvmd answered %s wrongly: wanted the number of a job",
+                    method);
         return FALSE;
     }
     g_variant_dict_init(&request, NULL);
@@ -311,8 +319,8 @@ static gboolean wait_job(Client *client, const char *method, GVariant *started, 
     return good;
 }
 
-gboolean client_call(Client *client, const char *method, GVariant *request, const ClientWatch *watch, GVariant **ret_reply,
-                     GError **error)
+gboolean client_call(Client *client, const char *method, GVariant *request, const ClientWatch *watch,
+                     GVariant **ret_reply, GError **error)
 {
     g_autoptr(GVariant) reply = NULL;
     gboolean good = FALSE;
@@ -330,8 +338,8 @@ gboolean client_call(Client *client, const char *method, GVariant *request, cons
     return good;
 }
 
-gboolean client_call_fds(Client *client, const char *method, GVariant *request, GVariant **ret_reply, GUnixFDList **ret_fds,
-                         GError **error)
+gboolean client_call_fds(Client *client, const char *method, GVariant *request, GVariant **ret_reply,
+                         GUnixFDList **ret_fds, GError **error)
 {
     return call_once(client, method, request, ret_reply, ret_fds, error);
 }
@@ -360,7 +368,8 @@ void client_begin(Client *client, const char *method, GVariant *request, ClientR
     begun->func = func;
     begun->data = data;
     g_dbus_connection_call(client->connection, NULL, OBJECT, INTERFACE, method, make_parameters(request),
-                           G_VARIANT_TYPE("(a{sv})"), G_DBUS_CALL_FLAGS_NONE, G_MAXINT, client->closing, on_begun, begun);
+                           G_VARIANT_TYPE("(a{sv})"), G_DBUS_CALL_FLAGS_NONE, G_MAXINT, client->closing, on_begun,
+                           begun);
 }
 
 void client_send(Client *client, const char *method, GVariant *request)

@@ -20,8 +20,8 @@ typedef struct Client Client;
 
 /* What a caller wants to hear of and do about a long call. */
 typedef struct {
-    /* Progress of a job: one line, as hvmd wrote it (it may quote a guest: escape it); fraction 0 to 1, or -1 if unknown.
-     * May be NULL. */
+    /* Progress of a job: one line, as hvmd wrote it (it may quote a guest: escape it); fraction 0 to 1, or -1 if
+     * unknown. May be NULL. */
     void (*on_progress)(const char *text, double fraction, gpointer data);
     gpointer data;
     GCancellable *cancellable; /* cancels the job; the call then waits for the job's end. May be NULL */
@@ -33,23 +33,24 @@ typedef void (*ClientReplyFunc)(GVariant *reply, const GError *error, gpointer d
 /* The socket: HVM_SOCKET if set, else CLIENT_SOCKET. Static. */
 const char *client_default_socket(void);
 
-/* Connects; the caller is its uid (EXTERNAL). HOST where nothing listens there, DENIED, TIMEOUT where something listens that
- * does not greet within 30 s. */
+/* Connects; the caller is its uid (EXTERNAL). HOST where nothing listens there, DENIED, TIMEOUT where something listens
+ * that does not greet within 30 s. */
 Client *client_open(const char *socket_path, GError **error);
 void client_free(Client *client);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Client, client_free)
 
-/* Calls a method and waits for it, and for its job if it is one. `request` is a{sv}; NULL is an empty one. ret_reply (may be
- * NULL) gets an a{sv}. Errors: hvmd's; HOST where the connection is lost; INTERNAL where hvmd does not keep to io.hvm1.xml;
- * G_IO_ERROR_CANCELLED for a job that was cancelled. */
-gboolean client_call(Client *client, const char *method, GVariant *request, const ClientWatch *watch, GVariant **ret_reply,
-                     GError **error);
+/* Calls a method and waits for it, and for its job if it is one. `request` is a{sv}; NULL is an empty one. ret_reply
+ * (may be NULL) gets an a{sv}. Errors: hvmd's; HOST where the connection is lost; INTERNAL where hvmd does not keep to
+ * io.hvm1.xml; G_IO_ERROR_CANCELLED for a job that was cancelled. */
+gboolean client_call(Client *client, const char *method, GVariant *request, const ClientWatch *watch,
+                     GVariant **ret_reply, GError **error);
 
 /* As client_call(), for a reply that holds descriptors. ret_fds is never NULL on success. */
-gboolean client_call_fds(Client *client, const char *method, GVariant *request, GVariant **ret_reply, GUnixFDList **ret_fds,
-                         GError **error);
+gboolean client_call_fds(Client *client, const char *method, GVariant *request, GVariant **ret_reply,
+                         GUnixFDList **ret_fds, GError **error);
 
-/* Calls a method that is no job, without waiting; `func` is called once, later, or never if the client is freed before. */
+/* Calls a method that is no job, without waiting; `func` is called once, later, or never if the client is
+ * freed before. */
 void client_begin(Client *client, const char *method, GVariant *request, ClientReplyFunc func, gpointer data);
 
 /* Sends a request whose answer does not matter. */

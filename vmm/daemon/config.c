@@ -2,6 +2,7 @@
 
 #include "hvm_error.h"
 #include "settings.h"
+#include "template_keys.h"
 
 #include <errno.h>
 #include <grp.h>
@@ -24,6 +25,9 @@ const Key config_keys[] = {
      .help = "CPUs kept for the node itself and for QEMU's own threads; guests' vCPUs never get them"},
     {.group = "network", .key = "nat-pool", .type = KEY_STRING, .fallback = "10.88.0.0/16",
      .help = "addresses from which each owner's NAT network takes a /24"},
+    {.group = "devices", .key = "allow", .type = KEY_STRING,
+     .help = "devices that users other than root may give to their guests: kinds (" DEVICE_KINDS "), PCI addresses, names of "
+             "interfaces; without it none"},
     {.group = "limits", .key = "guests", .type = KEY_UINT, .maximum = 100000, .fallback = "0",
      .help = "guests that one user may have; 0: no limit"},
     {.group = "limits", .key = "cpus", .type = KEY_UINT, .maximum = 100000, .fallback = "0",
@@ -46,6 +50,7 @@ void config_free(DaemonConfig *config)
     g_free(config->guests.runtime_folder);
     g_free(config->guests.nat_pool);
     g_clear_pointer(&config->guests.housekeeping, hwloc_bitmap_free);
+    g_clear_pointer(&config->guests.devices, g_ptr_array_unref);
     g_free(config);
 }
 
@@ -99,6 +104,11 @@ DaemonConfig *config_load(const char *path, GError **error)
     config->guests.runtime_folder = g_strdup(settings_get(settings, "daemon", "runtime-dir"));
     config->guests.nat_pool = g_strdup(settings_get(settings, "network", "nat-pool"));
     config->guests.housekeeping = host_parse_list(settings_get(settings, "cpu", "housekeeping"), error);
+    if (settings_get(settings, "devices", "allow") &&
+        !(config->guests.devices = devices_parse_allowed(settings_get(settings, "devices", "allow"), error))) {
+        g_prefix_error(error, "%s: [devices] allow: ", shown);
+        return NULL;
+    }
     config->guests.limit_guests = (unsigned)settings_get_uint(settings, "limits", "guests");
     config->guests.limit_cpus = (unsigned)settings_get_uint(settings, "limits", "cpus");
     config->guests.limit_memory_bytes = settings_get_size(settings, "limits", "memory");

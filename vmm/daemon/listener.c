@@ -82,6 +82,8 @@ void client_close(Client *client)
     g_mutex_lock(&client->lock);
     client->closed = TRUE;
     g_mutex_unlock(&client->lock);
+    for (guint i = 0; i < client->ephemeral->len; i++)
+        guests_leave(client->daemon->guests, client->ephemeral->pdata[i]);
     if (client->ephemeral->len) {
         g_atomic_int_inc(&client->daemon->workers);
         g_thread_unref(g_thread_new("hvm-end", end_guests, client_ref(client)));

@@ -9,6 +9,7 @@
 #include "hvm_error.h"
 #include "step.h"
 #include "template.h"
+#include "template_keys.h"
 #include "units.h"
 
 typedef struct {
@@ -58,16 +59,49 @@ static gboolean undo_define(gpointer data, GError **error)
     return pair->guests->runtime->undefine(pair->guests->runtime, pair->guest->real, error);
 }
 
+gboolean guest_set_image(RuntimeGuest *real, const Image *image, GError **error)
+{
+    gboolean agent = real->spec->init == INIT_AGENT;
+    gboolean unpacked = agent && !real->spec->kaslr && image->vmlinux_path;
+
+    if (agent && !image->agent_initrd_path) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE,
+                    "[boot] init: wanted agent, which image %s of template '%s' cannot: it has no initrd for it (a new build may have)",
+                    image->revision, image->template_name);
+        return FALSE;
+    }
+    g_free(real->image_path);
+    g_free(real->kernel_path);
+    g_free(real->initrd_path);
+    real->image_path = g_strdup(image->root_path);
+    real->kernel_path = g_strdup(unpacked ? image->vmlinux_path : image->kernel_path);
+    real->initrd_path = g_strdup(agent ? image->agent_initrd_path : image->initrd_path);
+    return TRUE;
+}
+
+/* What lies below the template's own words: what the image says of its system, and how it is booted. */
+static Settings *settings_below(const Image *image, gboolean ephemeral)
+{
+    Settings *below = settings_new(template_keys);
+
+    settings_merge(below, image->settings);
+    if (ephemeral && image->agent_initrd_path)
+        settings_set(below, "boot", "init", "agent", "run", NULL);
+    return below;
+}
+
 Guest *guest_prepare(Guests *guests, const Caller *caller, const char *name, const char *template_name,
-                      const Settings *request, Image **ret_image, GError **error)
+                      const Settings *request, gboolean ephemeral, Image **ret_image, GError **error)
 {
     g_auto(GStrv) folders = template_folders();
     g_autoptr(Template) template = template_load((const char *const *)folders, template_name, error);
     g_autoptr(Image) image = template ? image_store_find(guests->store, template_name, NULL, error) : NULL;
     g_autoptr(Host) host = guests_snapshot(guests, error);
-    g_autoptr(Spec) spec = image && host ? spec_new(name, template_name, template->settings, image->settings, request, error) : NULL;
+    g_autoptr(Settings) below = image ? settings_below(image, ephemeral) : NULL;
+    g_autoptr(Spec) spec = image && host ? spec_new(name, template_name, template->settings, below, request, error) : NULL;
 
-    if (!spec || !placement_could_fit(host, spec, &caller->allowed, &guests->policy, error))
+    if (!spec || !devices_check_right(host, spec, guests->config->devices, caller->uid, error) ||
+        !placement_could_fit(host, spec, &caller->allowed, &guests->policy, error))
         return NULL;
 
     g_autoptr(RuntimeGuest) real = g_new0(RuntimeGuest, 1);
@@ -78,11 +112,11 @@ Guest *guest_prepare(Guests *guests, const Caller *caller, const char *name, con
     real->owner_gid = caller->gid;
     real->store = g_strdup(guests->config->store_path);
     real->revision = g_strdup(image->revision);
-    real->image_path = g_strdup(image->root_path);
-    real->kernel_path = g_strdup(image->kernel_path);
-    real->initrd_path = g_strdup(image->initrd_path);
-    if (!guests_fill_paths(guests, real, error))
+    real->ephemeral = ephemeral;
+    if (!guest_set_image(real, image, error) || !guests_fill_paths(guests, real, error)) {
+        guest_prefix_error(error, name);
         return NULL;
+    }
     *ret_image = g_steal_pointer(&image);
     return guest_new(g_steal_pointer(&real));
 }
@@ -125,7 +159,7 @@ gboolean guests_create(Guests *guests, const Caller *caller, const char *name, c
     if (!name_check(name, "guest name", error) || !name_check(template_name, "template name", error))
         return FALSE;
 
-    g_autoptr(Guest) guest = guest_prepare(guests, caller, name, template_name, request, &image, error);
+    g_autoptr(Guest) guest = guest_prepare(guests, caller, name, template_name, request, FALSE, &image, error);
     Pair pair = {guests, guest};
 
     undo = undo_new();

@@ -66,6 +66,24 @@ gboolean guest_take_away(Guests *guests, Guest *guest, GError **error)
     return TRUE;
 }
 
+void guest_set_leaving(Guests *guests, Guest *guest, gboolean leaving)
+{
+    g_mutex_lock(&guests->lock);
+    guest->leaving = leaving;
+    g_cond_broadcast(&guests->changed);
+    g_mutex_unlock(&guests->lock);
+}
+
+void guests_leave(Guests *guests, const char *name)
+{
+    g_mutex_lock(&guests->lock);
+    Guest *guest = g_hash_table_lookup(guests->table, name);
+
+    if (guest && guest->real->ephemeral)
+        guest->leaving = TRUE;
+    g_mutex_unlock(&guests->lock);
+}
+
 gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, GError **error)
 {
     Guest *guest = guest_begin(guests, caller, name, "destroy", error);
@@ -79,6 +97,7 @@ gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, 
         guest_forget(guests, guest);
         guest_emit(guests, guest, "destroyed");
     } else {
+        guest_set_leaving(guests, guest, FALSE);
         guest_prefix_error(error, name);
     }
     guest_end(guests, guest);

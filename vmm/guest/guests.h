@@ -51,11 +51,16 @@ typedef struct {
     uid_t qemu_uid;
     gid_t qemu_gid;
     hwloc_bitmap_t housekeeping; /* PUs kept for the node, or empty */
+    GPtrArray *devices;         /* of SpecDevice: what users other than root may ask for, or NULL; see devices_parse_allowed() */
     unsigned limit_guests;      /* per user other than root; 0: no limit */
     unsigned limit_cpus;        /* of running guests */
     guint64 limit_memory_bytes; /* of running guests */
     guint64 limit_pages_bytes;  /* of running guests, in huge pages */
 } GuestsConfig;
+
+/* Reads the list of hvmd.conf's [devices] allow: kinds, PCI addresses and names of interfaces, separated by white space or commas. INVALID.
+ * Caller unrefs. */
+GPtrArray *devices_parse_allowed(const char *text, GError **error);
 
 /* Opens the store, reads the topology, probes KVM, begins to connect to libvirt. `config` must outlive it. In the main thread,
  * before its loop runs. Recovery follows by itself, in a worker, each time libvirt answers. */
@@ -99,6 +104,10 @@ gboolean guests_start(Guests *guests, const Caller *caller, const char *name, gb
 /* Asks the agent, then ACPI, then ends it when `timeout_s` ran out (0: at once). *ret_how: "agent", "acpi", "hard", "off". */
 gboolean guests_stop(Guests *guests, const Caller *caller, const char *name, unsigned timeout_s, const char **ret_how,
                      GuestsProgressFunc progress, gpointer data, GError **error);
+
+/* Whoever an ephemeral guest belonged to is gone, and guests_destroy() follows: it is not listed any more, and a start that
+ * finds no room waits for what it still holds. Does not block. */
+void guests_leave(Guests *guests, const char *name);
 
 /* Ends it, forgets it, removes its disk. */
 gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, GError **error);

@@ -18,6 +18,7 @@ typedef struct {
     const char *operation;   /* "create", "start", ...: static text; NULL: none. Under the lock */
     gboolean creating;       /* not to be seen yet */
     gboolean gone;           /* destroyed: not in the table any more */
+    gboolean leaving;        /* ephemeral, and about to be destroyed. Under the lock */
     gboolean reconcile_queued;
     GCancellable *life;      /* cancelled when the guest stops; a new one at each start. Under the lock */
     GMutex channel_lock;
@@ -64,19 +65,23 @@ void guest_prefix_error(GError **error, const char *name);
 
 /* The parts of create.c and start.c that run.c has in common with them. */
 
-/* The spec that template and request make, on the newest image: a guest with paths, in no table yet. */
+/* The spec that template and request make, on the newest image: a guest with paths, in no table yet. An ephemeral one boots to
+ * the agent alone where neither says otherwise and the image can. */
 Guest *guest_prepare(Guests *guests, const Caller *caller, const char *name, const char *template_name,
-                     const Settings *request, Image **ret_image, GError **error);
+                     const Settings *request, gboolean ephemeral, Image **ret_image, GError **error);
+/* Takes the image's files that this guest boots from. STORAGE where it is to boot to the agent alone, and the image cannot. */
+gboolean guest_set_image(RuntimeGuest *real, const Image *image, GError **error);
 /* Takes the name, under the user's limit; the guest is not to be seen until guest_publish(). EXISTS, DENIED. */
 gboolean guest_take_name(Guests *guests, const Caller *caller, Guest *guest, GError **error);
 void guest_publish(Guests *guests, Guest *guest);
+void guest_set_leaving(Guests *guests, Guest *guest, gboolean leaving);
 /* Takes it out of the table for good. */
 void guest_forget(Guests *guests, Guest *guest);
 /* From off to running, or back to off. With the operation held. */
 gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, GuestsProgressFunc progress, gpointer data,
                         GError **error);
 /* Waits for the agent of a guest that has been started; quotes the console's last line where it does not answer. */
-gboolean guest_wait_for_agent(Guests *guests, Guest *guest, GError **error);
+gboolean guest_wait_for_agent(Guests *guests, Guest *guest, unsigned timeout_s, GError **error);
 /* Ends the guest, leaves its network, forgets its domain, removes its disk; what is not there is passed over. */
 gboolean guest_take_away(Guests *guests, Guest *guest, GError **error);
 /* Removes the sockets in a guest's folder below /run, and the folder. */
@@ -103,6 +108,11 @@ Host *guests_snapshot(Guests *guests, GError **error);
 /* Per-user limits: of a further guest; of starting `spec`. With the lock held. DENIED. */
 gboolean limits_check_create(Guests *guests, const Caller *caller, GError **error);
 gboolean limits_check_start(Guests *guests, const Guest *guest, GError **error);
+
+/* Whether the caller may have the devices of a spec: all for root, else those that hvmd.conf lists. DENIED. */
+gboolean devices_check_right(const Host *host, const Spec *spec, const GPtrArray *allowed, uid_t uid, GError **error);
+/* Whether placed devices can be given away at all: without an IOMMU none can. HOST. */
+gboolean devices_check_iommu(const Host *host, const Placement *placement, GError **error);
 
 /* The agent's channel, opened where it is not; see exec.c. */
 typedef struct ChannelBox ChannelBox;

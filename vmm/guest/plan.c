@@ -60,8 +60,9 @@ Plan *plan_new(const char *name, const char *template_name, const Settings *requ
 char *plan_to_xml(const Plan *plan)
 {
     char image[] = PLAN_STORE "/images/TEMPLATE/REVISION/root.raw";
-    char kernel[] = PLAN_STORE "/images/TEMPLATE/REVISION/vmlinuz";
-    char initrd[] = PLAN_STORE "/images/TEMPLATE/REVISION/initrd";
+    char kernel[] = PLAN_STORE "/images/TEMPLATE/REVISION/vmlinuz", vmlinux[] = PLAN_STORE "/images/TEMPLATE/REVISION/vmlinux";
+    char initrd[] = PLAN_STORE "/images/TEMPLATE/REVISION/initrd", quick[] = PLAN_STORE "/images/TEMPLATE/REVISION/initrd-agent";
+    gboolean agent = plan->spec->init == INIT_AGENT;
     char disk[] = PLAN_STORE "/guests/" PLAN_UUID "/root.qcow2";
     char log[] = PLAN_STORE "/guests/" PLAN_UUID "/console.log";
     char sockets[] = "/run/hvm/guests/" PLAN_UUID;
@@ -72,8 +73,8 @@ char *plan_to_xml(const Plan *plan)
         .store = store,
         .revision = revision,
         .image_path = image,
-        .kernel_path = kernel,
-        .initrd_path = initrd,
+        .kernel_path = agent && !plan->spec->kaslr ? vmlinux : kernel,
+        .initrd_path = agent ? quick : initrd,
         .disk_path = disk,
         .log_path = log,
         .socket_folder = sockets,

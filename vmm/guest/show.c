@@ -76,7 +76,7 @@ GVariant *guests_list(Guests *guests, const Caller *caller)
     g_mutex_lock(&guests->lock);
     g_hash_table_iter_init(&iter, guests->table);
     while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
-        if (!guest->creating && (caller->uid == 0 || guest->real->owner_uid == caller->uid))
+        if (!guest->creating && !guest->leaving && (caller->uid == 0 || guest->real->owner_uid == caller->uid))
             g_ptr_array_add(seen, guest);
     g_ptr_array_sort(seen, compare_guests);
     for (guint i = 0; i < seen->len; i++) {
@@ -265,6 +265,42 @@ static GVariant *host_nodes(Guests *guests)
     return g_variant_builder_end(&nodes);
 }
 
+/* "0000:41:00.0 0000:42:00.0" */
+static char *join_addresses(const LedgerEntry *entry)
+{
+    GString *text = g_string_new(NULL);
+
+    for (guint i = 0; i < entry->devices->len; i++)
+        g_string_append_printf(text, "%s%s", i ? " " : "", (const char *)entry->devices->pdata[i]);
+    return g_string_free(text, FALSE);
+}
+
+/* Whose kind a user may ask for: bridges, sensors and the like are left out. */
+static GVariant *host_devices(const Host *host)
+{
+    GVariantBuilder devices = G_VARIANT_BUILDER_INIT(G_VARIANT_TYPE("aa{sv}"));
+
+    for (guint i = 0; i < host->devices->len; i++) {
+        const HostDevice *device = host->devices->pdata[i];
+        const char *kind = placement_device_kind(device);
+
+        if (!kind)
+            continue;
+        g_variant_builder_open(&devices, G_VARIANT_TYPE("a{sv}"));
+        add_string(&devices, "address", device->address);
+        add_string(&devices, "kind", kind);
+        if (device->node >= 0)
+            add_uint(&devices, "node", (guint32)device->node);
+        if (device->iommu_group >= 0)
+            add_uint(&devices, "group", (guint32)device->iommu_group);
+        add_string(&devices, "interface", device->interface);
+        add_string(&devices, "driver", device->driver);
+        add_string(&devices, "use", device->use);
+        g_variant_builder_close(&devices);
+    }
+    return g_variant_builder_end(&devices);
+}
+
 static GVariant *host_promises(Guests *guests, const Caller *caller)
 {
     GVariantBuilder promises = G_VARIANT_BUILDER_INIT(G_VARIANT_TYPE("aa{sv}"));
@@ -274,6 +310,7 @@ static GVariant *host_promises(Guests *guests, const Caller *caller)
         gboolean open = caller->uid == 0 || entry->owner_uid == caller->uid;
         g_autofree char *cpus = host_format_list(entry->pus);
         g_autofree char *owner = entry->owner_uid == (uid_t)-1 ? g_strdup("not hvm's") : g_strdup_printf("%u", entry->owner_uid);
+        g_autofree char *devices = join_addresses(entry);
         guint64 bytes = 0;
 
         for (guint m = 0; m < entry->memory->len; m++)
@@ -283,6 +320,7 @@ static GVariant *host_promises(Guests *guests, const Caller *caller)
         add_string(&promises, "guest", open ? entry->name : "");
         add_string(&promises, "cpus", cpus);
         add_bytes(&promises, "memory", bytes);
+        add_string(&promises, "devices", devices);
         g_variant_builder_close(&promises);
     }
     return g_variant_builder_end(&promises);
@@ -331,6 +369,7 @@ GVariant *guests_host(Guests *guests, const Caller *caller, GError **error)
     add_uint(&builder, "pus", (guint32)hwloc_bitmap_weight(fresh->usable_pus));
     g_variant_builder_add(&builder, "{sv}", "caches", host_caches(topology));
     g_variant_builder_add(&builder, "{sv}", "nodes", host_nodes(guests));
+    g_variant_builder_add(&builder, "{sv}", "devices", host_devices(fresh));
     g_variant_builder_add(&builder, "{sv}", "promises", host_promises(guests, caller));
     g_mutex_unlock(&guests->lock);
     return g_variant_builder_end(&builder);

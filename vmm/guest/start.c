@@ -16,6 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { LEAVING_WAIT_S = 20 };
+
 typedef struct {
     Guests *guests;
     Guest *guest;
@@ -63,12 +65,7 @@ static gboolean check_image(Guests *guests, Guest *guest, GError **error)
         g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE, "its disk %s is missing", real->disk_path);
         return FALSE;
     }
-    g_autofree char *old_image = real->image_path, *old_kernel = real->kernel_path, *old_initrd = real->initrd_path;
-
-    real->image_path = g_strdup(image->root_path);
-    real->kernel_path = g_strdup(image->kernel_path);
-    real->initrd_path = g_strdup(image->initrd_path);
-    return TRUE;
+    return guest_set_image(real, image, error);
 }
 
 /* Solves on a fresh snapshot and writes the promise, in one go. */
@@ -77,7 +74,8 @@ static gboolean reserve(Guests *guests, const Caller *caller, Guest *guest, GErr
     RuntimeGuest *real = guest->real;
     g_autoptr(Host) fresh = guests_snapshot(guests, error);
 
-    if (!fresh)
+    /* hvmd.conf, or the node, may have changed since it was created. */
+    if (!fresh || !devices_check_right(fresh, real->spec, guests->config->devices, caller->uid, error))
         return FALSE;
     g_mutex_lock(&guests->lock);
 
@@ -85,7 +83,7 @@ static gboolean reserve(Guests *guests, const Caller *caller, Guest *guest, GErr
 
     if (placement) {
         real->placement = placement;
-        if (limits_check_start(guests, guest, error)) {
+        if (devices_check_iommu(fresh, placement, error) && limits_check_start(guests, guest, error)) {
             ledger_add(guests->ledger, placement_promise(placement, real->uuid, real->spec->name, real->owner_uid));
             guest->state = GUEST_STARTING;
             guest->told = GUEST_STARTING;
@@ -97,6 +95,40 @@ static gboolean reserve(Guests *guests, const Caller *caller, Guest *guest, GErr
     }
     g_mutex_unlock(&guests->lock);
     return real->placement != NULL;
+}
+
+/* Waits until something changes, if a guest is about to go whose owner has left it. */
+static gboolean wait_for_leaving(Guests *guests, gint64 deadline_us)
+{
+    GHashTableIter iter;
+    Guest *guest = NULL;
+    gboolean some = FALSE;
+
+    g_mutex_lock(&guests->lock);
+    g_hash_table_iter_init(&iter, guests->table);
+    while (!some && g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
+        some = guest->leaving;
+    some = some && g_cond_wait_until(&guests->changed, &guests->lock, deadline_us);
+    g_mutex_unlock(&guests->lock);
+    return some;
+}
+
+/* One `run` after another needs no more room than one alone, though the first's guest takes a moment to go. */
+static gboolean reserve_patiently(Guests *guests, const Caller *caller, Guest *guest, GError **error)
+{
+    gint64 deadline_us = g_get_monotonic_time() + LEAVING_WAIT_S * G_TIME_SPAN_SECOND;
+
+    for (;;) {
+        g_autoptr(GError) local = NULL;
+
+        if (reserve(guests, caller, guest, &local))
+            return TRUE;
+        if ((!g_error_matches(local, HVM_ERROR, HVM_ERROR_NO_PLACEMENT) && !g_error_matches(local, HVM_ERROR, HVM_ERROR_DENIED)) ||
+            !wait_for_leaving(guests, deadline_us)) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return FALSE;
+        }
+    }
 }
 
 /* The folder of its sockets, QEMU's user's own. Left in place when the guest stops: destroy removes it. */
@@ -126,6 +158,8 @@ static gboolean attach_network(Guests *guests, Guest *guest, GError **error)
     real->mac = mac;
     g_free(real->address);
     real->address = address;
+    g_free(real->boot_address);
+    real->boot_address = nat_describe_address(address);
     g_mutex_unlock(&guests->lock);
     return TRUE;
 }
@@ -148,9 +182,9 @@ static gboolean check_threads(Guests *guests, Guest *guest, GError **error)
     return difference == NULL;
 }
 
-gboolean guest_wait_for_agent(Guests *guests, Guest *guest, GError **error)
+gboolean guest_wait_for_agent(Guests *guests, Guest *guest, unsigned timeout_s, GError **error)
 {
-    g_autoptr(ChannelBox) channel = guest_channel(guests, guest, guest->real->spec->boot_timeout_s * 1000, error);
+    g_autoptr(ChannelBox) channel = guest_channel(guests, guest, timeout_s * 1000, error);
 
     if (channel)
         return TRUE;
@@ -179,7 +213,7 @@ gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, Gues
     if (!choose_accelerator(guests, guest, error) || !check_image(guests, guest, error))
         return FALSE;
     progress("finding cores and pages", data);
-    if (!reserve(guests, caller, guest, error))
+    if (!reserve_patiently(guests, caller, guest, error))
         return FALSE;
     undo_push(undo, "promise", undo_reserve, &pair, NULL);
     guest_emit(guests, guest, guest_state_name(GUEST_STARTING));
@@ -219,7 +253,7 @@ gboolean guests_start(Guests *guests, const Caller *caller, const char *name, gb
     guest_end(guests, guest);
     if (good && wait) {
         progress("waiting for its agent", data);
-        good = guest_wait_for_agent(guests, started, error);
+        good = guest_wait_for_agent(guests, started, started->real->spec->boot_timeout_s, error);
     }
     if (!good)
         guest_prefix_error(error, name);

@@ -123,8 +123,9 @@ static gboolean create_vcpu(Guest *guest)
 static void write_page_tables(Guest *guest)
 {
     const guint64 present_writable = 3, large = 1 << 7;
-    const guint64 entries[][2] = {
-        {PML4, PDPT | present_writable}, {PDPT, PAGE_DIRECTORY | present_writable}, {PAGE_DIRECTORY, large | present_writable}};
+    const guint64 entries[][2] = {{PML4, PDPT | present_writable},
+                                  {PDPT, PAGE_DIRECTORY | present_writable},
+                                  {PAGE_DIRECTORY, large | present_writable}};
 
     for (gsize i = 0; i < G_N_ELEMENTS(entries); i++)
         memcpy(guest->memory + entries[i][0], &entries[i][1], sizeof entries[i][1]);
@@ -154,8 +155,8 @@ static gboolean enter_long_mode(Guest *guest)
     return TRUE;
 }
 
-/* ---- The watchdog: a signal which stays blocked in this thread except inside KVM_RUN, and is never delivered; so no handler
- * is set, and no other thread or library is disturbed. ---- */
+/* ---- The watchdog: a signal which stays blocked in this thread except inside KVM_RUN, and is never delivered; so no
+ * handler is set, and no other thread or library is disturbed. ---- */
 
 static int watchdog_signal(void)
 {

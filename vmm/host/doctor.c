@@ -53,15 +53,18 @@ gboolean doctor_has_cpu_flag(const char *flag)
 
 static void check_missing_kvm(GPtrArray *checks, const AccelProbe *accel)
 {
-    static const char emulated[] = "guests are emulated instruction by instruction (TCG), 10 to 30 times slower than the node";
+    static const char emulated[] = "guests are emulated instruction by instruction (TCG), 10 to 30 times slower than "
+                                   "the node";
 
     if (!doctor_has_cpu_flag("vmx") && !doctor_has_cpu_flag("svm"))
         check_add(checks, "kvm", CHECK_FAILURE, emulated,
-                  "switch on VT-x or SVM in the firmware's set-up; where this node is itself a virtual machine, switch on nested "
-                  "virtualisation on the machine below it", "%s; the processor shows neither vmx nor svm", accel->detail);
+                  "switch on VT-x or SVM in the firmware's set-up; where this node is itself a virtual machine, "
+                  "switch on nested virtualisation on the machine below it",
+                  "%s; the processor shows neither vmx nor svm", accel->detail);
     else
-        check_add(checks, "kvm", CHECK_FAILURE, emulated, "load the module: modprobe kvm_intel or modprobe kvm_amd; dmesg "
-                  "tells why it refuses", "%s", accel->detail);
+        check_add(checks, "kvm", CHECK_FAILURE, emulated,
+                  "load the module: modprobe kvm_intel or modprobe kvm_amd; dmesg tells why it refuses",
+                  "%s", accel->detail);
 }
 
 static void check_kvm(GPtrArray *checks, const AccelProbe *accel)
@@ -74,22 +77,25 @@ static void check_kvm(GPtrArray *checks, const AccelProbe *accel)
         break;
     case ACCEL_KVM_SLOW:
         check_add(checks, "kvm", CHECK_FAILURE,
-                  "/dev/kvm is there but interprets the guest's instructions; hvm emulates guests (TCG) instead, which is faster "
-                  "than that but 10 to 30 times slower than the node",
-                  "run on hardware, or on a virtual machine with hardware-assisted nested virtualisation", "%s", accel->detail);
+                  "/dev/kvm is there but interprets the guest's instructions; hvm emulates guests (TCG) instead, "
+                  "which is faster than that but 10 to 30 times slower than the node",
+                  "run on hardware, or on a virtual machine with hardware-assisted nested virtualisation", "%s",
+                  accel->detail);
         break;
     case ACCEL_KVM_MISSING:
         check_missing_kvm(checks, accel);
         break;
     case ACCEL_KVM_DENIED:
         check_add(checks, "kvm", CHECK_FAILURE, emulated,
-                  "run this check as root; for QEMU's user: chgrp kvm /dev/kvm, chmod 660 /dev/kvm, and that user in group kvm",
+                  "run this check as root; for QEMU's user: chgrp kvm /dev/kvm, chmod 660 /dev/kvm, and that user in "
+                  "group kvm",
                   "%s", accel->detail);
         break;
     case ACCEL_KVM_BROKEN:
         check_add(checks, "kvm", CHECK_FAILURE, emulated,
-                  "see dmesg; another hypervisor on this node (VirtualBox, Xen) may hold the processor's virtualisation", "%s",
-                  accel->detail);
+                  "see dmesg; another hypervisor on this node (VirtualBox, Xen) may hold the processor's "
+                  "virtualisation",
+                  "%s", accel->detail);
         break;
     }
 }

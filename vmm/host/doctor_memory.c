@@ -9,22 +9,23 @@
 /* Share of a node's memory that the advice puts into huge pages: what is left keeps the system and emulated devices. */
 #define ADVISED_NUMERATOR 3
 #define ADVISED_DENOMINATOR 4
+#define POOL_FILE "/sys/devices/system/node/node%u/hugepages/hugepages-2048kB/nr_hugepages"
 
 static void advise_huge_pages(GPtrArray *checks, const HostNode *node, const char *found)
 {
     g_autofree char *advice = NULL;
 
     if (node->memory_bytes == HOST_BYTES_UNKNOWN || node->memory_bytes < HVM_GIB)
-        advice = g_strdup_printf("echo NUMBER > /sys/devices/system/node/node%u/hugepages/hugepages-2048kB/nr_hugepages",
-                                 node->node);
+        advice = g_strdup_printf("echo NUMBER > " POOL_FILE, node->node);
     else
-        advice = g_strdup_printf("for 3/4 of its memory: echo %" G_GUINT64_FORMAT
-                                 " > /sys/devices/system/node/node%u/hugepages/hugepages-2048kB/nr_hugepages, soon after boot "
-                                 "while memory is not fragmented; 1 GiB pages on the kernel's command line: hugepagesz=1G "
-                                 "hugepages=NUMBER",
-                                 node->memory_bytes / ADVISED_DENOMINATOR * ADVISED_NUMERATOR / (2 * HVM_MIB), node->node);
+        advice = g_strdup_printf("for 3/4 of its memory: echo %" G_GUINT64_FORMAT " > " POOL_FILE
+                                 ", soon after boot while memory is not fragmented; for 1 GiB pages: hugepagesz=1G "
+                                 "hugepages=NUMBER on the kernel's command line",
+                                 node->memory_bytes / ADVISED_DENOMINATOR * ADVISED_NUMERATOR / (2 * HVM_MIB),
+                                 node->node);
     check_add(checks, "huge pages", CHECK_WARNING,
-              "guests on this node run on 4 KiB pages, which costs them about 6 %, or are refused where they ask for huge pages",
+              "guests on this node run on 4 KiB pages, which costs them about 6 %, or are refused where they ask for "
+              "huge pages",
               advice, "%s", found);
 }
 
@@ -59,8 +60,8 @@ void doctor_check_huge_pages(GPtrArray *checks, const Host *host)
     }
 }
 
-/* Whether a hugetlbfs of this page size is mounted. The default size shows no pagesize= on old kernels; then it counts for
- * 2 MiB. */
+/* Whether a hugetlbfs of this page size is mounted. The default size shows no pagesize= on old kernels; then it counts
+ * for 2 MiB. */
 static gboolean is_mounted(const char *mounts, guint64 page_bytes)
 {
     g_auto(GStrv) lines = g_strsplit(mounts, "\n", -1);
@@ -119,7 +120,8 @@ void doctor_check_thp(GPtrArray *checks)
     else
         check_add(checks, "thp", CHECK_WARNING,
                   "guests without huge pages of their own run on 4 KiB pages alone, which costs them about 6 %",
-                  chosen ? "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled" : "give guests huge pages (--pages 2M)",
+                  chosen ? "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"
+                         : "give guests huge pages (--pages 2M)",
                   "%s", chosen ? "never" : "not in this kernel");
 }
 
@@ -149,9 +151,10 @@ void doctor_check_numa_balancing(GPtrArray *checks, const Host *host)
         check_add(checks, "numa balancing", CHECK_OK, NULL, NULL, "on, without effect: there is one NUMA node");
     else
         check_add(checks, "numa balancing", CHECK_WARNING,
-                  "the kernel unmaps guests' pages to see who uses them; memory which is bound to its node cannot gain by that, "
-                  "and each look costs a page fault",
-                  "echo 0 > /proc/sys/kernel/numa_balancing; to keep it: kernel.numa_balancing=0 in /etc/sysctl.d", "on");
+                  "the kernel unmaps guests' pages to see who uses them; memory which is bound to its node cannot "
+                  "gain by that, and each look costs a page fault",
+                  "echo 0 > /proc/sys/kernel/numa_balancing; to keep it: kernel.numa_balancing=0 in /etc/sysctl.d",
+                  "on");
 }
 
 void doctor_check_node_memory(GPtrArray *checks, const Host *host)
@@ -164,7 +167,8 @@ void doctor_check_node_memory(GPtrArray *checks, const Host *host)
         if (node->memory_bytes != 0 || hwloc_bitmap_iszero(node->pus))
             continue;
         complete = FALSE;
-        check_add(checks, "numa memory", CHECK_WARNING, "no guest is placed on its processors, whose memory would be elsewhere",
+        check_add(checks, "numa memory", CHECK_WARNING,
+                  "no guest is placed on its processors, whose memory would be elsewhere",
                   "populate its memory slots, or set fewer NUMA nodes per socket in the firmware",
                   "node %u has processors and no memory", node->node);
     }
@@ -188,6 +192,7 @@ void doctor_check_swap(GPtrArray *checks)
     g_autofree char *more = count > 2 ? g_strdup_printf(" and %u more", count - 2) : g_strdup("");
 
     check_add(checks, "swap", CHECK_WARNING,
-              "under memory pressure pages of guests go to disk, and a guest stands still until they are back; huge pages never do",
+              "under memory pressure pages of guests go to disk, and a guest stands still until they are back; huge "
+              "pages never do",
               "swapoff -a and remove it from /etc/fstab, or give guests huge pages", "%s%s", shown, more);
 }

@@ -25,16 +25,18 @@ void doctor_check_cgroups(GPtrArray *checks)
     gboolean one = !two && (cpuset || sysroot_exists("/sys/fs/cgroup/memory") || sysroot_exists("/sys/fs/cgroup/cpu"));
 
     if (!two && !mixed && !one)
-        check_add(checks, "cgroups", CHECK_FAILURE, "guests cannot be bound to processors and memory, and libvirt does not start "
-                  "them", "mount them: systemd does; without it: mount -t cgroup2 none /sys/fs/cgroup", "none mounted");
+        check_add(checks, "cgroups", CHECK_FAILURE,
+                  "guests cannot be bound to processors and memory, and libvirt does not start them",
+                  "mount them: systemd does; without it: mount -t cgroup2 none /sys/fs/cgroup", "none mounted");
     else if (!cpuset)
         check_add(checks, "cgroups", CHECK_WARNING, "memory of guests cannot be kept on its NUMA node by a cgroup",
                   two ? "echo +cpuset > /sys/fs/cgroup/cgroup.subtree_control, or a kernel with CONFIG_CPUSETS"
                       : "mount the cpuset controller below /sys/fs/cgroup", "%s without the cpuset controller",
                   two ? "version 2" : "version 1");
     else if (mixed)
-        check_add(checks, "cgroups", CHECK_WARNING, "virtual machines work; crun refuses to start containers where both versions "
-                  "are mounted", "systemd.unified_cgroup_hierarchy=1 on the kernel's command line for version 2 alone",
+        check_add(checks, "cgroups", CHECK_WARNING,
+                  "virtual machines work; crun refuses to start containers where both versions are mounted",
+                  "systemd.unified_cgroup_hierarchy=1 on the kernel's command line for version 2 alone",
                   "versions 1 and 2 mixed");
     else
         check_add(checks, "cgroups", CHECK_OK, NULL, NULL, "version %d", two ? 2 : 1);
@@ -57,7 +59,8 @@ static const struct {
     {CAP_IPC_LOCK, "CAP_IPC_LOCK", FALSE, "memory cannot be locked beyond the limit"},
     {CAP_SYS_CHROOT, "CAP_SYS_CHROOT", FALSE, "no container can be started and no template built"},
     {CAP_SYS_ADMIN, "CAP_SYS_ADMIN", TRUE, "nothing can be mounted and no namespace made"},
-    {CAP_SYS_NICE, "CAP_SYS_NICE", TRUE, "threads of guests cannot be pinned or given a scheduler, their memory not moved"},
+    {CAP_SYS_NICE, "CAP_SYS_NICE", TRUE,
+     "threads of guests cannot be pinned or given a scheduler, their memory not moved"},
     {CAP_SYS_RESOURCE, "CAP_SYS_RESOURCE", FALSE,
      "limits cannot be raised: guests with passed-through devices or locked memory do not start"},
     {CAP_MKNOD, "CAP_MKNOD", FALSE, "no device files can be made in containers and templates"},
@@ -144,5 +147,6 @@ void doctor_check_memlock(GPtrArray *checks)
     else
         check_add(checks, "memlock", CHECK_WARNING,
                   "guests with passed-through devices or locked memory do not start: all their memory is locked",
-                  "LimitMEMLOCK=infinity in the unit of hvmd and libvirtd, or give them CAP_SYS_RESOURCE", "at most %s", size);
+                  "LimitMEMLOCK=infinity in the unit of hvmd and libvirtd, or give them CAP_SYS_RESOURCE", "at most %s",
+                  size);
 }

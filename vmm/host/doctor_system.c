@@ -11,12 +11,14 @@ void doctor_check_virtualised(GPtrArray *checks)
     g_autofree char *shown = maker && *maker ? hvm_escape(maker, (gssize)MIN(strlen(maker), 40)) : NULL;
 
     if (!doctor_has_cpu_flag("hypervisor"))
-        check_add(checks, "hardware", CHECK_OK, NULL, NULL, "bare metal%s%s", shown ? ", made by " : "", shown ? shown : "");
+        check_add(checks, "hardware", CHECK_OK, NULL, NULL, "bare metal%s%s", shown ? ", made by " : "",
+                  shown ? shown : "");
     else
         check_add(checks, "hardware", CHECK_WARNING,
-                  "guests are pinned to processors which the machine below may move about, and topology and clock may not be "
-                  "true: good for trying hvm, not for measuring", "run on bare metal", "this node is itself a virtual machine%s%s",
-                  shown ? " of " : "", shown ? shown : "");
+                  "guests are pinned to processors which the machine below may move about, and topology and clock may "
+                  "not be true: good for trying hvm, not for measuring",
+                  "run on bare metal", "this node is itself a virtual machine%s%s", shown ? " of " : "",
+                  shown ? shown : "");
 }
 
 void doctor_check_smt(GPtrArray *checks, const Host *host)
@@ -88,10 +90,11 @@ void doctor_check_clock(GPtrArray *checks)
         return;
     if (strcmp(source, "hpet") == 0 || strcmp(source, "acpi_pm") == 0 || strcmp(source, "jiffies") == 0)
         check_add(checks, "clock", CHECK_WARNING,
-                  "the kernel does not trust the processor's counter (TSC): each look at the clock takes about 1 us instead of "
-                  "20 ns, and guests get no kvm-clock of their own",
-                  "dmesg | grep -i tsc tells why; update the firmware; clocksource=tsc tsc=reliable on the kernel's command line "
-                  "only where the counters are known to be in step", "%s", shown);
+                  "the kernel does not trust the processor's counter (TSC): each look at the clock takes about 1 us "
+                  "instead of 20 ns, and guests get no kvm-clock of their own",
+                  "dmesg | grep -i tsc tells why; update the firmware; clocksource=tsc tsc=reliable on the kernel's "
+                  "command line only where the counters are known to be in step",
+                  "%s", shown);
     else
         check_add(checks, "clock", CHECK_OK, NULL, NULL, "%s", shown);
 }
@@ -114,10 +117,11 @@ void doctor_check_mitigations(GPtrArray *checks)
         check_add(checks, "mitigations", CHECK_OK, NULL, NULL, "in place for all that this processor needs");
     else
         check_add(checks, "mitigations", CHECK_WARNING,
-                  "a guest may be able to read memory of the node or of another owner's guest; without mitigations some "
-                  "programs are faster",
-                  "where owners do not trust each other: remove mitigations=off from the kernel's command line and update the "
-                  "processor's microcode; otherwise leave it", "vulnerable: %s", open->str);
+                  "a guest may be able to read memory of the node or of another owner's guest; without mitigations "
+                  "some programs are faster",
+                  "where owners do not trust each other: remove mitigations=off from the kernel's command line and "
+                  "update the processor's microcode; otherwise leave it",
+                  "vulnerable: %s", open->str);
 }
 
 void doctor_check_iommu(GPtrArray *checks, const Host *host)

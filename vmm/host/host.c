@@ -146,8 +146,8 @@ gboolean host_finish(Host *host, GError **error)
     find_usable_pus(host);
     if (hwloc_bitmap_iszero(host->usable_pus)) {
         g_set_error(error, HVM_ERROR, host->origin == HOST_LIVE ? HVM_ERROR_HOST : HVM_ERROR_INVALID,
-                    "%s: no processing unit is usable: wanted at least one that is online, allowed, and beside a NUMA node "
-                    "that is allowed too", host->description);
+                    "%s: no PU is usable: wanted one that is online and allowed, beside a NUMA node that is allowed",
+                    host->description);
         return FALSE;
     }
     fill_places(host);

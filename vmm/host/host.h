@@ -34,8 +34,8 @@ typedef struct {
     hwloc_bitmap_t pus;        /* usable PUs (allowed, online) local to it; empty for a memory-only node */
     GArray *pages;             /* of HostPages */
     char *kind;                /* hwloc's subtype: "MCDRAM", "GPUMemory", or NULL */
-    gboolean general_purpose;  /* FALSE for memory that a guest should not be given unasked: of a GPU, high-bandwidth memory
-                                * beside ordinary memory, persistent memory, and nodes without local CPUs */
+    gboolean general_purpose;  /* FALSE for memory that a guest should not be given unasked: of a GPU, high-bandwidth
+                                * memory beside ordinary memory, persistent memory, and nodes without local CPUs */
 } HostNode;
 
 typedef struct {
@@ -50,6 +50,8 @@ typedef struct {
     unsigned vfs_total;    /* SR-IOV capability, 0: none */
     unsigned vfs_enabled;
     char *interface;       /* name in the system: "ib0", "mlx5_0", "eth0", or NULL */
+    char *use;             /* why the node itself needs it, a clause ("a route of it goes through eth0"); NULL: it does not, or
+                            * the origin does not tell (only a live node and its captures do) */
     char *vendor_name;     /* for people, may be NULL */
     char *device_name;
 } HostDevice;
@@ -78,9 +80,9 @@ Host *host_new_live(GError **error);
 /* As host_new_live(), but sharing the topology of `earlier` (a live host): pools and devices are read anew. */
 Host *host_refresh(Host *earlier, GError **error);
 
-/* From text of the command line: "synthetic:..." (hwloc's syntax, where GB is 10^9 bytes and GiB 2^30; memory that it does
- * not name is unknown) or the path of a captured file or hwloc XML export, at most 64 MiB. INVALID saying what is wrong
- * with it; NOT_FOUND; HOST where it cannot be read. */
+/* From text of the command line: "synthetic:..." (hwloc's syntax, where GB is 10^9 bytes and GiB 2^30; memory that it
+ * does not name is unknown) or the path of a captured file or hwloc XML export, at most 64 MiB. INVALID saying what is
+ * wrong with it; NOT_FOUND; HOST where it cannot be read. */
 Host *host_new_from(const char *where, GError **error);
 
 /* Writes one self-contained file that host_new_from() reads back to an equal host: hwloc XML whose root carries what
@@ -97,7 +99,8 @@ const HostDevice *host_find_device(const Host *host, const char *address);
 const HostPages *host_node_pages(const HostNode *node, guint64 page_bytes);
 
 /* The node whose memory a usable PU should use: of those it is local to, general-purpose ones first, then the one with
- * the fewest PUs (nodes may nest), then the lowest number. NULL for a PU that is not usable. A usable PU has exactly one. */
+ * the fewest PUs (nodes may nest), then the lowest number. NULL for a PU that is not usable. A usable PU has exactly
+ * one. */
 const HostNode *host_home_node(const Host *host, unsigned pu);
 /* The core of a PU, or the PU itself where the topology tells no cores; NULL for a PU that is not usable. */
 hwloc_obj_t host_core_of(const Host *host, unsigned pu);

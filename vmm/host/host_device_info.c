@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-/* Devices as info attributes of a capture's root: "hvm.device.0000:41:00.1" = "class=0x020700 id=15b3:1014 node=1 ...". Not on
- * hwloc's own PCI objects, because hwloc leaves some devices out (those of domains above ffff). */
+/* Devices as info attributes of a capture's root: "hvm.device.0000:41:00.1" = "class=0x020700 id=15b3:1014 node=1 ...".
+ * Not on hwloc's own PCI objects, because hwloc leaves some devices out (those of domains above ffff). */
 
 static void append_text(GString *line, const char *key, const char *value)
 {
@@ -31,6 +31,7 @@ static char *format_device(const HostDevice *device)
     append_text(line, "physical", device->physical);
     append_text(line, "driver", device->driver);
     append_text(line, "interface", device->interface);
+    append_text(line, "use", device->use);
     append_text(line, "vendor", device->vendor_name);
     append_text(line, "device", device->device_name);
     return g_string_free(line, FALSE);
@@ -97,6 +98,8 @@ static gboolean parse_field(const Host *host, HostDevice *device, const char *ke
         return parse_text(&device->driver, value);
     if (strcmp(key, "interface") == 0)
         return parse_text(&device->interface, value);
+    if (strcmp(key, "use") == 0)
+        return parse_text(&device->use, value);
     if (strcmp(key, "vendor") == 0)
         return parse_text(&device->vendor_name, value);
     if (strcmp(key, "device") == 0)
@@ -134,16 +137,18 @@ static gboolean parse_device(const Host *host, HostDevice *device, const char *l
     return TRUE;
 }
 
-/* Adds the device of one info attribute, in place of what hwloc listed at that address. FALSE where it is not valid, or the
- * second of that address. `listed` has the index plus one of what is in the host's list, `told` what came from here. */
-static gboolean add_captured_device(Host *host, const char *address, const char *line, GHashTable *listed, GHashTable *told)
+/* Adds the device of one info attribute, in place of what hwloc listed at that address. FALSE where it is not valid, or
+ * the second of that address. `listed` has the index plus one of what is in the host's list, `told` what came from
+ * here. */
+static gboolean add_captured_device(Host *host, const char *address, const char *line, GHashTable *listed,
+                                    GHashTable *told)
 {
     HostDevice *device = host_device_new(address);
     guint index = GPOINTER_TO_UINT(g_hash_table_lookup(listed, address));
     guint64 key;
 
-    if (!host_parse_address(address, &key) || g_hash_table_contains(told, address) || host->devices->len >= HOST_DEVICES_MAX ||
-        !parse_device(host, device, line)) {
+    if (!host_parse_address(address, &key) || g_hash_table_contains(told, address) ||
+        host->devices->len >= HOST_DEVICES_MAX || !parse_device(host, device, line)) {
         host_device_free(device);
         return FALSE;
     }

@@ -24,6 +24,7 @@ void host_device_free(HostDevice *device)
     g_free(device->driver);
     g_free(device->physical);
     g_free(device->interface);
+    g_free(device->use);
     g_free(device->vendor_name);
     g_free(device->device_name);
     g_free(device);
@@ -134,8 +135,8 @@ static HostDevice *new_from_hwloc(const Host *host, hwloc_obj_t pci, const char 
     return device;
 }
 
-/* Files merged by hand (some of hwloc's own tests) name an address twice. One is kept, the same in whatever order they are
- * listed: what has an interface. */
+/* Files merged by hand (some of hwloc's own tests) name an address twice. One is kept, the same in whatever order they
+ * are listed: what has an interface. */
 static gboolean is_preferred(const HostDevice *device, const HostDevice *other)
 {
     if (!device->interface != !other->interface)

@@ -40,7 +40,8 @@ static char *read_fd(int fd, const char *path, gsize *ret_length, GError **error
     while ((count = read(fd, chunk, 64 << 10)) > 0) {
         g_string_append_len(text, chunk, count);
         if (text->len > FILE_MAX_BYTES) {
-            host_refuse(error, path, "a file of more than 64 MiB is no host: wanted what 'hvm host capture' or lstopo writes");
+            host_refuse(error, path,
+                        "a file of more than 64 MiB is no host: wanted what 'hvm host capture' or lstopo writes");
             return NULL;
         }
     }
@@ -113,7 +114,8 @@ static Host *read_host(HostOrigin origin, const char *where, hwloc_topology_t to
     if (format && strcmp(format, CAPTURE_FORMAT) != 0) {
         g_autofree char *found = hvm_escape(format, (gssize)MIN(strlen(format), 40));
 
-        host_refuse(error, where, "captured in format '%s', which this hvm does not know: wanted " CAPTURE_FORMAT, found);
+        host_refuse(error, where, "captured in format '%s', which this hvm does not know: wanted " CAPTURE_FORMAT,
+                    found);
         return NULL;
     }
     if (hwloc_topology_refresh(topology) < 0) {
@@ -137,9 +139,11 @@ Host *host_new_from_xml(const char *text, gsize length, const char *path, GError
     if (!clean || !(topology = host_topology_new(error)))
         return NULL;
     /* hwloc counts the final NUL */
-    if (hwloc_topology_set_xmlbuffer(topology, clean, (int)strlen(clean) + 1) < 0 || hwloc_topology_load(topology) < 0) {
+    if (hwloc_topology_set_xmlbuffer(topology, clean, (int)strlen(clean) + 1) < 0 ||
+        hwloc_topology_load(topology) < 0) {
         hwloc_topology_destroy(topology);
-        host_refuse(error, path, "XML, but no topology that hwloc can load: wanted what 'hvm host capture' or lstopo writes");
+        host_refuse(error, path,
+                    "XML, but no topology that hwloc can load: wanted what 'hvm host capture' or lstopo writes");
         return NULL;
     }
     return read_host(HOST_XML, path, topology, error);
@@ -175,14 +179,15 @@ static gboolean check_synthetic_size(const char *text)
     return TRUE;
 }
 
-/* hwloc aborts on a level of memory-side caches. It tells types by their first letters, in any case. */
+/* hwloc aborts on a level of memory-side caches. It tells types by their first letters, in any case; no other has
+ * these. */
 static gboolean names_memory_cache(const char *text)
 {
     int inside = 0;
 
     for (const char *at = text; *at; at++) {
         inside += (*at == '(') - (*at == ')');
-        if (!inside && g_ascii_strncasecmp(at, "mem", 3) == 0 && (at == text || !g_ascii_isalnum(at[-1])))
+        if (!inside && g_ascii_strncasecmp(at, "mem", 3) == 0)
             return TRUE;
     }
     return FALSE;
@@ -194,8 +199,8 @@ static Host *load_synthetic(const char *where, GError **error)
     hwloc_topology_t topology;
 
     if (strlen(text) > SYNTHETIC_MAX) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "synthetic host of %zu characters: wanted at most %d", strlen(text),
-                    SYNTHETIC_MAX);
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "synthetic host of %zu characters: wanted at most %d",
+                    strlen(text), SYNTHETIC_MAX);
         return NULL;
     }
     if (!check_synthetic_size(text)) {
@@ -210,8 +215,8 @@ static Host *load_synthetic(const char *where, GError **error)
         return NULL;
     if (hwloc_topology_set_synthetic(topology, text) < 0 || hwloc_topology_load(topology) < 0) {
         hwloc_topology_destroy(topology);
-        host_refuse(error, where, "not hwloc's synthetic syntax: wanted one such as 'synthetic:package:2 numa:1(memory=64GB) "
-               "l3:1 core:8 pu:2'");
+        host_refuse(error, where,
+                    "not hwloc's synthetic syntax: wanted 'synthetic:package:2 numa:1(memory=64GB) core:8 pu:2'");
         return NULL;
     }
     return read_host(HOST_SYNTHETIC, where, topology, error);

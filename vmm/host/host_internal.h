@@ -1,8 +1,8 @@
 /*
  * host_internal.h: what the files of host.h share.
  *
- * host_live.c and host_file.c load a topology, host_memory.c and host_devices.c read what hwloc does not know (from sysfs
- * on a live node, from info attributes in a captured file), host.c ties it together.
+ * host_live.c and host_file.c load a topology, host_memory.c and host_devices.c read what hwloc does not know (from
+ * sysfs on a live node, from info attributes in a captured file), host.c ties it together.
  */
 #pragma once
 
@@ -45,11 +45,13 @@ void host_read_live_pools(Host *host);
 /* Gives the nodes what a capture must say about them; `topology` is the copy that is written. */
 void host_write_nodes(const Host *host, hwloc_topology_t topology);
 
-/* Fill in the devices as hwloc lists them (plain XML), as the root's info attributes do (capture; replacing what is there
- * already at an address), and as sysfs does now. */
+/* Fill in the devices as hwloc lists them (plain XML), as the root's info attributes do (capture; replacing what is
+ * there already at an address), and as sysfs does now. */
 void host_read_devices(Host *host);
 gboolean host_read_captured_devices(Host *host, GError **error);
 void host_read_live_devices(Host *host);
+/* Fills in what the node itself uses of them (HostDevice.use). */
+void host_read_live_uses(Host *host);
 void host_write_devices(const Host *host, hwloc_topology_t topology);
 
 /* As host_new_from() and host_capture(), but in memory; `path` is for messages. For the
@@ -57,15 +59,15 @@ void host_write_devices(const Host *host, hwloc_topology_t topology);
 Host *host_new_from_xml(const char *text, gsize length, const char *path, GError **error);
 char *host_to_xml(const Host *host, GError **error);
 
-/* What may be given to hwloc of XML from anyone, which trusts the numbers and sets that it finds: checked and written anew.
- * INVALID with the line. Caller frees. */
+/* What may be given to hwloc of XML from anyone, which trusts the numbers and sets that it finds: checked and written
+ * anew. INVALID with the line. Caller frees. */
 char *host_clean_xml(const char *text, gsize length, const char *path, GError **error);
 
 /* INVALID: "where: reason", control characters escaped. */
 void host_refuse(GError **error, const char *where, const char *format, ...) G_GNUC_PRINTF(3, 4);
 
-/* A number that orders addresses; FALSE where `address` is not written as sysfs writes one. Domains may have more than four
- * digits (Intel VMD counts from 10000). */
+/* A number that orders addresses; FALSE where `address` is not written as sysfs writes one. Domains may have more than
+ * four digits (Intel VMD counts from 10000). */
 gboolean host_parse_address(const char *address, guint64 *ret_key);
 void host_sort_devices(Host *host);
 

@@ -100,6 +100,7 @@ static gboolean read_live(Host *host, GError **error)
     drop_offline(host);
     host_read_live_pools(host);
     host_read_live_devices(host);
+    host_read_live_uses(host);
     add_listed(host->isolated, "/sys/devices/system/cpu/isolated");
     add_listed(host->isolated, "/sys/devices/system/cpu/nohz_full");
     return host_finish(host, error);

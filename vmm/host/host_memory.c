@@ -65,6 +65,11 @@ static guint64 count_base_pages(const HostNode *node)
     return left / BASE_PAGE_BYTES;
 }
 
+static gboolean is_page_size(guint64 bytes)
+{
+    return bytes >= BASE_PAGE_BYTES && bytes <= G_GUINT64_CONSTANT(1) << 40 && (bytes & (bytes - 1)) == 0;
+}
+
 /* What hwloc itself knows: sizes and pools, but not what is free. */
 static void read_hwloc_memory(HostNode *node, hwloc_obj_t object, gboolean trusted)
 {
@@ -74,7 +79,7 @@ static void read_hwloc_memory(HostNode *node, hwloc_obj_t object, gboolean trust
         guint64 page_bytes = object->attr->numanode.page_types[i].size;
         guint64 count = object->attr->numanode.page_types[i].count;
 
-        if (page_bytes > BASE_PAGE_BYTES && count <= MEMORY_MAX / page_bytes)
+        if (page_bytes != BASE_PAGE_BYTES && is_page_size(page_bytes) && count <= MEMORY_MAX / page_bytes)
             set_pages(node, page_bytes, count, 0, FALSE);
     }
     set_pages(node, BASE_PAGE_BYTES, count_base_pages(node), 0, FALSE);
@@ -95,8 +100,8 @@ static gboolean parse_pages(HostNode *node, const char *size, const char *counts
     g_auto(GStrv) parts = g_strsplit(counts, ":", 3);
     guint64 page_bytes, total, free_pages;
 
-    if (!g_ascii_string_to_unsigned(size, 10, BASE_PAGE_BYTES, G_GUINT64_CONSTANT(1) << 40, &page_bytes, NULL) ||
-        (page_bytes & (page_bytes - 1)) || g_strv_length(parts) != 2 || !parse_count(parts[0], &total) ||
+    if (!g_ascii_string_to_unsigned(size, 10, 0, G_MAXINT64, &page_bytes, NULL) || !is_page_size(page_bytes) ||
+        g_strv_length(parts) != 2 || !parse_count(parts[0], &total) ||
         !parse_count(parts[1], &free_pages))
         return FALSE;
     if (total != HOST_BYTES_UNKNOWN && total > MEMORY_MAX / page_bytes)
@@ -157,8 +162,8 @@ static gboolean has_ordinary_beside(const Host *host, const HostNode *node)
     return FALSE;
 }
 
-/* A machine with nothing but high-bandwidth memory has to use that; a GPU's memory goes with the GPU (the driver may take
- * it offline), and persistent memory is slow: those are never general. */
+/* A machine with nothing but high-bandwidth memory has to use that; a GPU's memory goes with the GPU (the driver may
+ * take it offline), and persistent memory is slow: those are never general. */
 static gboolean is_general_purpose(const Host *host, const HostNode *node)
 {
     if (hwloc_bitmap_iszero(node->pus))
@@ -229,8 +234,8 @@ static gboolean find_meminfo(const char *text, const char *key, guint64 *ret_byt
     return FALSE;
 }
 
-/* Free, or page cache and slab that the kernel gives up at once when asked for memory (as MemAvailable counts them, which
- * is not told per node; see si_mem_available() in the kernel's mm/show_mem.c). */
+/* Free, or page cache and slab that the kernel gives up at once when asked for memory (as MemAvailable counts them,
+ * which is not told per node; see si_mem_available() in the kernel's mm/show_mem.c). */
 static guint64 count_reclaimable(const char *meminfo)
 {
     static const char *const keys[] = {"MemFree", "Active(file)", "Inactive(file)", "SReclaimable"};
@@ -254,7 +259,7 @@ static void read_huge_pools(HostNode *node, const char *folder)
         if (!g_str_has_prefix(*name, "hugepages-"))
             continue;
         kib = g_ascii_strtoull(*name + strlen("hugepages-"), &end, 10);
-        if (strcmp(end, "kB") != 0 || kib < 8 || kib > G_GUINT64_CONSTANT(1) << 30 ||
+        if (strcmp(end, "kB") != 0 || kib > G_MAXUINT32 || kib * 1024 == BASE_PAGE_BYTES || !is_page_size(kib * 1024) ||
             !sysroot_read_uint(&total, NULL, "%s/%s/nr_hugepages", folder, *name) ||
             !sysroot_read_uint(&free_pages, NULL, "%s/%s/free_hugepages", folder, *name))
             continue;

@@ -4,10 +4,10 @@
 
 #include <string.h>
 
-/* hwloc's import relies on what its export writes (it reads a null pointer, aborts or takes all memory where it is not so):
- * known types, sets present and finite, a child's within its parent's, siblings apart, numbers of a sane size. That is
- * checked here. And because hwloc may be built with a small parser of its own, which takes other texts for XML than GLib's
- * does, hwloc gets not the file but what was understood of it, written as hwloc itself would. */
+/* hwloc's import relies on what its export writes (it reads a null pointer, aborts or takes all memory where it is not
+ * so): known types, sets present and finite, a child's within its parent's, siblings apart, numbers of a sane size.
+ * That is checked here. And because hwloc may be built with a small parser of its own, which takes other texts for XML
+ * than GLib's does, hwloc gets not the file but what was understood of it, written as hwloc itself would. */
 
 enum {
     DEPTH_MAX = 64,
@@ -73,7 +73,8 @@ static gboolean parse_word(const char *text, unsigned long *ret_word)
 {
     guint64 word = 0;
 
-    if (*text && (!g_str_has_prefix(text, "0x") || !g_ascii_string_to_unsigned(text + 2, 16, 0, G_MAXUINT32, &word, NULL)))
+    if (*text &&
+        (!g_str_has_prefix(text, "0x") || !g_ascii_string_to_unsigned(text + 2, 16, 0, G_MAXUINT32, &word, NULL)))
         return FALSE;
     *ret_word = (unsigned long)word;
     return TRUE;
@@ -118,7 +119,8 @@ static gboolean check_values(const XmlCheck *check, const char **names, const ch
         if (strlen(*values) > VALUE_MAX)
             return refuse(error, check, "attribute '%.40s' is longer than %d characters", *names, VALUE_MAX);
         if (strcmp(*names, "nbobjs") == 0 && !g_ascii_string_to_unsigned(*values, 10, 0, DISTANCES_MAX, &index, NULL))
-            return refuse(error, check, "wanted distances between 0 to %d objects, found '%.40s'", DISTANCES_MAX, *values);
+            return refuse(error, check, "wanted distances between 0 to %d objects, found '%.40s'", DISTANCES_MAX,
+                          *values);
         /* 4294967295 is hwloc's "unknown" */
         if (strcmp(*names, "os_index") == 0 && strcmp(*values, "4294967295") != 0 &&
             !g_ascii_string_to_unsigned(*values, 10, 0, INDEX_MAX, &index, NULL))
@@ -127,8 +129,8 @@ static gboolean check_values(const XmlCheck *check, const char **names, const ch
             hwloc_bitmap_t set = parse_set(*values);
 
             if (!set)
-                return refuse(error, check, "wanted a set of at most %d bits as %s, found '%.40s'", INDEX_MAX + 1, *names,
-                              *values);
+                return refuse(error, check, "wanted a set of at most %d bits as %s, found '%.40s'", INDEX_MAX + 1,
+                              *names, *values);
             hwloc_bitmap_free(set);
         }
     }
@@ -165,7 +167,8 @@ static gboolean check_sets(XmlCheck *check, const char *type, const char **names
         return refuse(error, check, "%.20s without cpuset or nodeset", type);
     if (!frame->complete_cpuset || (!check->old && !frame->complete_nodeset) ||
         !is_within(frame->cpuset, frame->complete_cpuset) || !is_within(frame->nodeset, frame->complete_nodeset))
-        return refuse(error, check, "the complete_cpuset or complete_nodeset of a %.20s is missing or not complete", type);
+        return refuse(error, check, "the complete_cpuset or complete_nodeset of a %.20s is missing or not complete",
+                      type);
     if (node && !frame->nodeset)
         return refuse(error, check, "NUMANode without nodeset");
     if (!is_within(frame->cpuset, parent->cpuset) || !is_within(frame->complete_cpuset, parent->complete_cpuset))
@@ -177,7 +180,8 @@ static gboolean check_sets(XmlCheck *check, const char *type, const char **names
     if (!memory)
         hwloc_bitmap_or(parent->taken, parent->taken, frame->cpuset);
     if (strcmp(type, "PU") == 0 && !is_own_bit(frame->cpuset, index))
-        return refuse(error, check, "the cpuset of PU %.10s is not that number alone", index ? index : "without os_index");
+        return refuse(error, check, "the cpuset of PU %.10s is not that number alone",
+                      index ? index : "without os_index");
     if (node && !is_own_bit(frame->nodeset, index))
         return refuse(error, check, "the nodeset of NUMANode %.10s is not that number alone",
                       index ? index : "without os_index");
@@ -194,13 +198,14 @@ static gboolean has_sets(const char *type)
            strcmp(type, "Misc") != 0;
 }
 
-static gboolean check_object(XmlCheck *check, const char **names, const char **values, XmlFrame *parent, XmlFrame *frame,
-                             GError **error)
+static gboolean check_object(XmlCheck *check, const char **names, const char **values, XmlFrame *parent,
+                             XmlFrame *frame, GError **error)
 {
     /* exactly: hwloc takes "PU whatever" for a PU */
-    static const char *const types[] = {
-        "Machine", "System", "Package", "Socket", "Die", "Core", "PU", "Group", "NUMANode", "MemCache", "Cache", "L1Cache",
-        "L2Cache", "L3Cache", "L4Cache", "L5Cache", "L1iCache", "L2iCache", "L3iCache", "Bridge", "PCIDev", "OSDev", "Misc", NULL};
+    static const char *const types[] = {"Machine",  "System",  "Package",  "Socket",   "Die",      "Core",
+                                        "PU",       "Group",   "NUMANode", "MemCache", "Cache",    "L1Cache",
+                                        "L2Cache",  "L3Cache", "L4Cache",  "L5Cache",  "L1iCache", "L2iCache",
+                                        "L3iCache", "Bridge",  "PCIDev",   "OSDev",    "Misc",     NULL};
     const char *type = find_value(names, values, "type");
 
     if (!type || !g_strv_contains(types, type))
@@ -212,8 +217,8 @@ static gboolean check_object(XmlCheck *check, const char **names, const char **v
     return !has_sets(type) || check_sets(check, type, names, values, parent, frame, error);
 }
 
-/* With the entities that hwloc's own parser knows, and no others; without what hwloc's export leaves out, which is all but
- * printable ASCII, so that a name is the same after one more capture. */
+/* With the entities that hwloc's own parser knows, and no others; without what hwloc's export leaves out, which is all
+ * but printable ASCII, so that a name is the same after one more capture. */
 static void write_escaped(GString *out, const char *text)
 {
     static const char special[] = "&<>\"\n\r\t";
@@ -267,7 +272,8 @@ static void inherit(hwloc_bitmap_t *set, hwloc_const_bitmap_t around)
 }
 
 /* Any element: an object's sets and place, and on to hwloc. */
-static gboolean check_element(XmlCheck *check, const char *element, const char **names, const char **values, GError **error)
+static gboolean check_element(XmlCheck *check, const char *element, const char **names, const char **values,
+                              GError **error)
 {
     XmlFrame outside = {0};
     XmlFrame *parent = check->frames->len ? &g_array_index(check->frames, XmlFrame, check->frames->len - 1) : &outside;
@@ -372,6 +378,7 @@ char *host_clean_xml(const char *text, gsize length, const char *path, GError **
     if (reason->domain == HVM_ERROR)
         g_propagate_error(error, g_steal_pointer(&reason));
     else
-        host_refuse(error, path, "not XML of a host (%s): wanted what 'hvm host capture' or lstopo writes", reason->message);
+        host_refuse(error, path, "not XML of a host (%s): wanted what 'hvm host capture' or lstopo writes",
+                    reason->message);
     return NULL;
 }

@@ -75,7 +75,8 @@ static void put_colour(Canvas *canvas, int owner)
     static const char *const colours[] = {"32", "36", "33", "35", "34", "31", "92", "96", "93", "95", "94", "91"};
 
     if (canvas->colours)
-        g_string_append_printf(canvas->out, "\033[%sm", owner < 0 ? "2" : colours[(unsigned)owner % G_N_ELEMENTS(colours)]);
+        g_string_append_printf(canvas->out, "\033[%sm",
+                               owner < 0 ? "2" : colours[(unsigned)owner % G_N_ELEMENTS(colours)]);
 }
 
 /* One cell in the colour of its owner. */
@@ -163,8 +164,8 @@ static void begin_line(Canvas *canvas, hwloc_obj_t core, gboolean new_box)
              new_box ? '|' : ' ');
 }
 
-/* The cores of a node: boxes of one L3 each, in as many lines as it takes, broken inside a box only where it is wider than a
- * line. Each line begins with the number of its first PU. */
+/* The cores of a node: boxes of one L3 each, in as many lines as it takes, broken inside a box only where it is wider
+ * than a line. Each line begins with the number of its first PU. */
 static void draw_cores(Canvas *canvas, GPtrArray *cores)
 {
     hwloc_topology_t topology = canvas->host->topology;
@@ -175,7 +176,8 @@ static void draw_cores(Canvas *canvas, GPtrArray *cores)
         hwloc_obj_t l3 = hwloc_get_ancestor_obj_by_type(topology, HWLOC_OBJ_L3CACHE, core);
         gboolean new_box = i == 0 || hwloc_get_ancestor_obj_by_type(topology, HWLOC_OBJ_L3CACHE,
                                                                     g_ptr_array_index(cores, i - 1)) != l3;
-        unsigned needed = new_box ? MIN(box_width(canvas->host, cores, i), canvas->width - start) : core_width(core) + 1;
+        unsigned needed =
+            new_box ? MIN(box_width(canvas->host, cores, i), canvas->width - start) : core_width(core) + 1;
 
         if (canvas->column && canvas->column + needed > canvas->width)
             put_char(canvas, '\n');
@@ -183,8 +185,9 @@ static void draw_cores(Canvas *canvas, GPtrArray *cores)
             begin_line(canvas, core, new_box);
         for (int pu = hwloc_bitmap_first(core->cpuset); pu >= 0; pu = hwloc_bitmap_next(core->cpuset, pu))
             put_pu(canvas, (unsigned)pu);
-        gboolean box_ends = i + 1 == cores->len || hwloc_get_ancestor_obj_by_type(topology, HWLOC_OBJ_L3CACHE,
-                                                                                  g_ptr_array_index(cores, i + 1)) != l3;
+        gboolean box_ends =
+            i + 1 == cores->len ||
+            hwloc_get_ancestor_obj_by_type(topology, HWLOC_OBJ_L3CACHE, g_ptr_array_index(cores, i + 1)) != l3;
 
         put_char(canvas, box_ends ? '|' : ' ');
     }
@@ -225,8 +228,8 @@ static void draw_memory(Canvas *canvas, const HostNode *node)
         if (i == 0)
             item = g_strdup_printf("%s free", free_bytes);
         else if (pages->free_known)
-            item = g_strdup_printf("%" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " pages of %s free", pages->free, pages->total,
-                                   size);
+            item = g_strdup_printf("%" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " pages of %s free", pages->free,
+                                   pages->total, size);
         else
             item = g_strdup_printf("%" G_GUINT64_FORMAT " pages of %s", pages->total, size);
         put_item(canvas, item, FALSE, indent);
@@ -259,7 +262,8 @@ static char *name_packages(const Host *host, GPtrArray *cores)
     char *name = NULL;
 
     for (guint i = 0; i < cores->len; i++) {
-        hwloc_obj_t package = hwloc_get_ancestor_obj_by_type(host->topology, HWLOC_OBJ_PACKAGE, g_ptr_array_index(cores, i));
+        hwloc_obj_t package =
+            hwloc_get_ancestor_obj_by_type(host->topology, HWLOC_OBJ_PACKAGE, g_ptr_array_index(cores, i));
 
         if (package)
             hwloc_bitmap_set(packages, package->logical_index);

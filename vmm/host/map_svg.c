@@ -152,7 +152,8 @@ static char *colour_legend(const char *svg)
     GString *out = g_string_new(parts[0]);
 
     for (unsigned i = 0; parts[0] && parts[i + 1]; i++)
-        g_string_append_printf(out, "<tspan fill='%s'>" SQUARE "</tspan>%s", palette[i % G_N_ELEMENTS(palette)], parts[i + 1]);
+        g_string_append_printf(out, "<tspan fill='%s'>" SQUARE "</tspan>%s", palette[i % G_N_ELEMENTS(palette)],
+                               parts[i + 1]);
     return g_string_free(out, FALSE);
 }
 

@@ -14,7 +14,7 @@
 enum { CLASS_NVME = 0x0108, CLASS_NETWORK = 0x02, CLASS_INFINIBAND = 0x0207, CLASS_INFINIBAND_OLD = 0x0c06,
        CLASS_DISPLAY = 0x03 };
 /* A match that takes more steps than this stays with the best found: hundreds of unlike devices only. */
-enum { STEPS_MAX = 20000, WANTED_MAX = 64 };
+enum { STEPS_MAX = 20000, WANTED_MAX = SPEC_DEVICES_MAX };
 
 typedef struct {
     const SpecDevice *wanted;
@@ -103,20 +103,36 @@ static gboolean would_do(const Host *host, const HostDevice *device, const SpecD
     return wanted->kind ? is_kind(device, wanted->kind) : is_on_network(host, device, wanted->network);
 }
 
-/* Devices that no group separates can only be given together, so one that is held holds them all. */
+gboolean placement_device_would_do(const Host *host, const HostDevice *device, const SpecDevice *wanted)
+{
+    return would_do(host, device, wanted);
+}
+
+const char *placement_device_kind(const HostDevice *device)
+{
+    static const char *const kinds[] = {"vf", "gpu", "ib", "nic", "nvme"};
+
+    for (gsize i = 0; i < G_N_ELEMENTS(kinds); i++)
+        if (is_kind(device, kinds[i]))
+            return kinds[i];
+    return NULL;
+}
+
+/* Devices that no group separates can only be given together, so one that is held, or which the node itself needs, holds them
+ * all. What the node needs, it needs on an empty ledger (`full`) too. */
 static gboolean *list_held(const Survey *survey, const GPtrArray *all, gboolean full)
 {
     gboolean *held = g_new0(gboolean, all->len + 1);
     g_autoptr(GHashTable) groups = g_hash_table_new(NULL, NULL);
 
-    for (guint i = 0; i < all->len && !full; i++) {
+    for (guint i = 0; i < all->len; i++) {
         const HostDevice *device = g_ptr_array_index(all, i);
 
-        held[i] = ledger_device_owner(survey->ledger, device->address) != NULL;
+        held[i] = device->use || (!full && ledger_device_owner(survey->ledger, device->address));
         if (held[i] && device->iommu_group >= 0)
             g_hash_table_add(groups, GINT_TO_POINTER(device->iommu_group));
     }
-    for (guint i = 0; i < all->len && !full; i++) {
+    for (guint i = 0; i < all->len; i++) {
         int group = ((const HostDevice *)g_ptr_array_index(all, i))->iommu_group;
 
         if (group >= 0 && g_hash_table_contains(groups, GINT_TO_POINTER(group)))
@@ -134,19 +150,34 @@ static char *describe_wanted(const SpecDevice *wanted)
 
     if (wanted->address)
         return g_strdup_printf("device '%s' (%s)", name, what);
-    return g_strdup_printf(wanted->kind ? "device '%s' (kind %s)" : "device '%s' (on network '%s')", name, what);
+    return g_strdup_printf(wanted->kind ? "device '%s' (kind %s)" : "device '%s' (interface %s)", name, what);
 }
 
 /* Whose a held device is, is not for every caller to know. */
 static gboolean refuse_none(const Survey *survey, const SpecDevice *wanted, GError **error)
 {
     g_autofree char *what = describe_wanted(wanted), *where = hvm_escape(survey->host->description, -1);
-    unsigned held = 0;
+    const HostDevice *used = NULL;
+    unsigned held = 0, count = 0;
 
-    for (guint i = 0; i < survey->host->devices->len; i++)
-        held += would_do(survey->host, g_ptr_array_index(survey->host->devices, i), wanted);
+    for (guint i = 0; i < survey->host->devices->len; i++) {
+        const HostDevice *device = g_ptr_array_index(survey->host->devices, i);
+
+        if (!would_do(survey->host, device, wanted))
+            continue;
+        used = device->use ? device : used;
+        count += device->use != NULL;
+        held++;
+    }
     if (held == 0)
         g_set_error(error, HVM_ERROR, HVM_ERROR_NO_PLACEMENT, "needs %s; %s has none", what, where);
+    else if (count == held)
+        g_set_error(error, HVM_ERROR, HVM_ERROR_NO_PLACEMENT, "needs %s; %s itself needs %s%s: %s", what, where,
+                    count == 1 ? "" : "each that would do, as ", used->address, used->use);
+    else if (count)
+        g_set_error(error, HVM_ERROR, HVM_ERROR_NO_PLACEMENT,
+                    "needs %s; %u would do, but %s itself needs %u (%s: %s), and other guests hold the rest, or a device in the same "
+                    "IOMMU group", what, held, where, count, used->address, used->use);
     else
         g_set_error(error, HVM_ERROR, HVM_ERROR_NO_PLACEMENT,
                     "needs %s; %u would do, but other guests hold %s, or a device in the same IOMMU group (free one)", what, held,

@@ -93,6 +93,9 @@ static void fill_devices(Placement *placement, const Search *search, const Solut
         g_ptr_array_add(placement->devices, device);
         if (device->cell < 0 && from->node < 0)
             placement_note(placement, "Device %s: the platform does not tell which NUMA node it is on.", from->address);
+        if (from->iommu_group < 0 && (host->origin == HOST_LIVE || host->origin == HOST_CAPTURED))
+            placement_note(placement, "Device %s has no IOMMU group: a guest with it does not start until the IOMMU is switched on.",
+                           from->address);
     }
 }
 

@@ -72,6 +72,12 @@ typedef struct {
 Placement *placement_solve(const Host *host, const Spec *spec, const Ledger *ledger, const Allowed *allowed,
                            const PlacementPolicy *policy, GError **error);
 
+/* Whether `wanted` could be met by `device`, were it free and not in use by the node itself. */
+gboolean placement_device_would_do(const Host *host, const HostDevice *device, const SpecDevice *wanted);
+
+/* The kind that a device is asked for by ("gpu"; "vf" before all others), or NULL where it is of none. */
+const char *placement_device_kind(const HostDevice *device);
+
 /* As placement_solve() on an empty ledger and full pools: refuses only what could never fit this node. For `create`. */
 gboolean placement_could_fit(const Host *host, const Spec *spec, const Allowed *allowed, const PlacementPolicy *policy,
                              GError **error);

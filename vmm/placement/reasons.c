@@ -116,8 +116,9 @@ static void explain_nodes(Placement *placement, const Search *search, const Solu
 
     g_autofree char *other_nodes = list_nodes(search, &second), *why = compare_solutions(&second, solution);
 
-    placement_reason(placement, "%s: %s; it loses %s.",
-                     trials == NODE_TRIALS_MAX && solution->cells->len > NODE_TRIALS_MAX ? "Next best of those tried" : "Second best", other_nodes, why);
+    gboolean all = trials < NODE_TRIALS_MAX || solution->cells->len <= NODE_TRIALS_MAX;
+
+    placement_reason(placement, "%s: %s; it loses %s.", all ? "Second best" : "Next best of those tried", other_nodes, why);
 }
 
 /* The slices in which units lie, by their L3's number, as a list for people. */
@@ -176,7 +177,8 @@ static void explain_l3s(Placement *placement, const Search *search, const Soluti
             second = g_steal_pointer(&other);
         }
     }
-    placement_reason(placement, "Level-3 caches %s of NUMA node %u: the fewest that hold its cores, leaving the least broken up.", list,
+    placement_reason(placement, "Level-3 caches %s of NUMA node %u: the fewest that hold its cores, leaving the least broken up.",
+                     list,
                      node->host_node->node);
     if (!second) {
         placement_reason(placement, "No other choice of level-3 caches on NUMA node %u fits.", node->host_node->node);
@@ -198,6 +200,13 @@ static void explain_devices(Placement *placement, const Search *search, const So
                          solution->node_count == 1 ? "is" : "are");
     else if (devices_local_count(search->devices))
         placement_reason(placement, "All devices that ought to be near are on the guest's NUMA nodes.");
+
+    unsigned switches = (unsigned)solution->device_cost; /* a device whose way is not told counts as one */
+
+    if (devices_count(search->devices) > 1 && switches == 1)
+        placement_reason(placement, "All devices are below one PCIe root port.");
+    else if (devices_count(search->devices) > 1)
+        placement_reason(placement, "The devices are below %u PCIe root ports: no others as near are below fewer.", switches);
 }
 
 void reasons_fill(Placement *placement, const Search *search, const Solution *solution)

@@ -238,9 +238,20 @@ static gboolean refuse_total(const Refusal *refusal, unsigned wanted, unsigned h
 
     /* Whose they are is not for every caller to know: the ledger's owner tells. */
     if (refusal->question->ledger->entries->len && !refusal->question->full)
-        advise(advice, "free %u that other guests hold", wanted - have);
+        advise(advice, "free %u that other guests hold", MAX(wanted, have + 1) - have);
     advise_smaller(refusal, advice);
     advise_changes(refusal, advice);
+    if (have >= wanted && survey->width_count > 1) {
+        unsigned threads = 0;
+
+        for (guint i = 0; i < survey->units->len; i++)
+            threads += survey_unit(survey, i)->width;
+        return refuse(refusal, advice, "needs %u %sthreads of whole cores; %s %u", refusal->search->want.cpus, adjective, where,
+                      threads);
+    }
+    if (have >= wanted)
+        return refuse(refusal, advice, "needs %s, the emulator's (dedicated) on the same NUMA node as some of the others; no "
+                      "choice of nodes has that", needs);
     return refuse(refusal, advice, "needs %s; %s %u", needs, where, have);
 }
 
@@ -383,6 +394,17 @@ static gboolean refuse_locality(const Refusal *refusal)
             most = units;
             nearest = node;
         }
+    }
+
+    Want cores = refusal->search->want;
+
+    /* Cores are not what is short, so that the devices themselves are not together anywhere. */
+    cores.ignore_memory = TRUE;
+    if (most >= units_wanted(refusal) && !would_fit(refusal, &cores)) {
+        advise_changes(refusal, advice);
+        advise(advice, "locality=preferred");
+        return refuse(refusal, advice, "needs devices %s on the NUMA nodes of its cores (locality=required); no choice of those has "
+                      "them all", names->str);
     }
     if (!have->len)
         g_string_append(have, "no NUMA node that the guest may use has such a device");

@@ -42,7 +42,8 @@ static const struct {
     unsigned shift, bits;
 } cost_fields[COST_FIELDS] = {
     [COST_PACKAGES] = {TRUE, 112, 16}, [COST_EVENNESS] = {TRUE, 80, 32}, [COST_INNER_PACKAGES] = {TRUE, 64, 16},
-    [COST_PACKAGE_EVENNESS] = {TRUE, 32, 32}, [COST_UNISOLATED] = {TRUE, 16, 16}, [COST_SMALL_PAGES] = {TRUE, 0, 16}, [COST_L3S] = {FALSE, 48, 16},
+    [COST_PACKAGE_EVENNESS] = {TRUE, 32, 32}, [COST_UNISOLATED] = {TRUE, 16, 16},
+    [COST_SMALL_PAGES] = {TRUE, 0, 16}, [COST_L3S] = {FALSE, 48, 16},
     [COST_PARTIAL_L3S] = {FALSE, 32, 16}, [COST_PARTIAL_NODES] = {FALSE, 16, 16}, [COST_LEFTOVER] = {FALSE, 0, 16},
 };
 
@@ -204,8 +205,11 @@ static void fill_node_row(const Shares *shares, const Node *node, const NodeShar
             Cost *best = &share->best[r][p * stride + s];
 
             *best = cost_add(region_cost(shares, node, r, 0), share->best[r + 1][p * stride + s]);
-            for (unsigned take = 1; p > 0 && take <= s; take++)
-                *best = lesser(*best, cost_add(region_cost(shares, node, r, take), share->best[r + 1][(p - 1) * stride + s - take]));
+            for (unsigned take = 1; p > 0 && take <= s; take++) {
+                Cost rest = share->best[r + 1][(p - 1) * stride + s - take];
+
+                *best = lesser(*best, cost_add(region_cost(shares, node, r, take), rest));
+            }
         }
     }
 }

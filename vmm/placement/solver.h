@@ -3,7 +3,7 @@
  *
  * survey.c turns a Host, a Ledger and the bounds into a Survey: plain arrays of the units that may be given, in their
  * slices (L3 caches), regions (packages) and nodes. shares.c answers what it costs to take so many units from one node.
- * search.c picks the nodes. devices.c matches devices. layout.c turns a Solution into what a guest sees. refusal.c and
+ * search.c and walk.c pick the nodes. devices.c matches devices. layout.c turns a Solution into what a guest sees. refusal.c and
  * explain.c say it in words. placement.c ties it together.
  *
  * The order of everything in a Survey follows from numbers of the operating system alone, never from the order of a list.
@@ -232,6 +232,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Search, search_free)
 /* The best solution in which node `excluded` (survey index, -1: none) has no part. `from`: numbers of nodes that would be better
  * than this one are known not to do; 0 where nothing is known. */
 void search_run(const Search *search, int excluded, unsigned from, Solution *ret_solution);
+/* walk.c: the best of one phase on exactly so many nodes, `must` (by node) among them and `excluded` not; COST_NONE where there is
+ * none. */
+Cost walk_solve(const Search *search, unsigned phase, unsigned cells, const gboolean *must, int excluded, GArray *ret_cells,
+                gboolean *ret_cut_short);
 /* Whether two nodes of a package could be exchanged in any solution, devices aside. */
 gboolean search_nodes_alike(const Search *search, unsigned phase, unsigned a, unsigned b);
 void solution_clear(Solution *solution);

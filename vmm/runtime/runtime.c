@@ -6,7 +6,8 @@ void runtime_guest_free(RuntimeGuest *guest)
         return;
     char *strings[] = {guest->uuid,        guest->store,     guest->revision, guest->image_path,
                        guest->kernel_path, guest->initrd_path, guest->disk_path, guest->log_path,
-                       guest->socket_folder, guest->network, guest->mac,      guest->address};
+                       guest->socket_folder, guest->network, guest->mac,      guest->address,
+                       guest->boot_address};
 
     for (gsize i = 0; i < G_N_ELEMENTS(strings); i++)
         g_free(strings[i]);

@@ -24,13 +24,14 @@ typedef struct {
     char *revision;       /* of the image it stands on */
     char *image_path;     /* root.raw */
     char *kernel_path;
-    char *initrd_path;
+    char *initrd_path;    /* with the kernel, of the kind that spec->init asks for */
     char *disk_path;      /* the guest's overlay */
     char *log_path;       /* console log */
     char *socket_folder;  /* where the agent's and the console's sockets go, QEMU's user's */
     char *network;        /* name of the libvirt network, or NULL */
     char *mac;            /* of its card, or NULL before the first start */
     char *address;        /* IPv4, or NULL before the first start */
+    char *boot_address;   /* nat_describe_address() of it while it starts, for INIT_AGENT; or NULL */
     uid_t qemu_uid;
     gid_t qemu_gid;
     gboolean ephemeral;   /* never defined; ends with the connection that started it */

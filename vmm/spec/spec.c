@@ -6,6 +6,17 @@
 
 #include <string.h>
 
+static void device_free(gpointer pointer)
+{
+    SpecDevice *device = pointer;
+
+    g_free(device->name);
+    g_free(device->address);
+    g_free(device->kind);
+    g_free(device->network);
+    g_free(device);
+}
+
 static void spec_clear(gpointer pointer)
 {
     Spec *spec = pointer;
@@ -57,6 +68,45 @@ static gboolean refuse(GError **error, const char *format, ...)
     return FALSE;
 }
 
+/* Exactly one of the three says which device; `group` is "device gpu0". */
+static gboolean check_device(const Settings *settings, const char *group, GError **error)
+{
+    static const char *const ways[] = {"kind", "address", "interface"};
+    g_autoptr(GString) found = g_string_new(NULL);
+    unsigned count = 0;
+
+    for (gsize i = 0; i < G_N_ELEMENTS(ways); i++) {
+        const char *origin = settings_origin(settings, group, ways[i]);
+
+        if (origin)
+            g_string_append_printf(found, "%s%s (%s)", count++ ? " and " : "", ways[i], origin);
+    }
+    return count == 1 || refuse(error, "[%s]: wanted exactly one of kind, address and interface, found %s", group,
+                                count ? found->str : "none");
+}
+
+static gboolean add_devices(Spec *spec, GError **error)
+{
+    g_auto(GStrv) names = settings_group_names(spec->settings, "device");
+
+    for (char **name = names; *name; name++) {
+        g_autofree char *group = g_strconcat("device ", *name, NULL);
+        SpecDevice *device;
+
+        if (!check_device(spec->settings, group, error))
+            return FALSE;
+        device = g_new0(SpecDevice, 1);
+        device->name = g_strdup(*name);
+        device->address = g_strdup(settings_get(spec->settings, group, "address"));
+        device->kind = g_strdup(settings_get(spec->settings, group, "kind"));
+        device->network = g_strdup(settings_get(spec->settings, group, "interface"));
+        device->locality = (Locality)choice(spec->settings, group, "locality");
+        g_ptr_array_add(spec->devices, device);
+    }
+    return spec->devices->len <= SPEC_DEVICES_MAX ||
+           refuse(error, "[device *]: wanted at most %d, found %u", SPEC_DEVICES_MAX, spec->devices->len);
+}
+
 /* What no single key can tell. */
 static gboolean check_together(const Spec *spec, GError **error)
 {
@@ -105,14 +155,16 @@ Spec *spec_new_from_settings(const char *name, const char *template_name, const 
     spec->accel = (AccelWant)choice(all, "boot", "accel");
     spec->autostart = settings_get_bool(all, "boot", "autostart");
     spec->boot_timeout_s = (unsigned)settings_get_uint(all, "boot", "timeout");
+    spec->init = (InitKind)choice(all, "boot", "init");
+    spec->kaslr = settings_get_bool(all, "boot", "kaslr");
     spec->kernel_arguments = g_strdup(settings_get(all, "boot", "kernel-arguments"));
     spec->root_device = g_strdup(settings_get(all, "build", "root-device"));
     spec->machine = g_strdup(settings_get(all, "os", "machine"));
     spec->disk_bus = g_strdup(settings_get(all, "os", "disk-bus"));
     spec->nic_model = g_strdup(settings_get(all, "os", "nic-model"));
     spec->agent_port = g_strdup(settings_get(all, "os", "agent-port"));
-    spec->devices = g_ptr_array_new();
-    if (!check_together(spec, error)) {
+    spec->devices = g_ptr_array_new_with_free_func(device_free);
+    if (!add_devices(spec, error) || !check_together(spec, error)) {
         g_prefix_error(error, "guest '%s': ", name);
         return NULL;
     }

@@ -19,14 +19,17 @@ typedef enum { EMULATOR_SHARED, EMULATOR_DEDICATED } EmulatorPolicy;
 typedef enum { ACCEL_WANT_AUTO, ACCEL_WANT_KVM, ACCEL_WANT_TCG } AccelWant;
 typedef enum { LOCALITY_ANY, LOCALITY_PREFERRED, LOCALITY_REQUIRED } Locality;
 typedef enum { NETWORK_NONE, NETWORK_NAT } NetworkKind;
+typedef enum { INIT_SYSTEM, INIT_AGENT } InitKind;
 
 #define PAGES_AUTO G_GUINT64_CONSTANT(0)
+
+enum { SPEC_DEVICES_MAX = 64 };
 
 /* One device that is asked for: exactly one of the three is set. */
 typedef struct {
     char *name;     /* the request's own word for it: "gpu0" */
     char *address;  /* "0000:41:00.0" */
-    char *kind;     /* "gpu", "nic", "ib", "nvme", "vf": matched by class code and state */
+    char *kind;     /* "gpu", "nic", "ib", "nvme", "vf" (DEVICE_KINDS): matched by class code and state */
     char *network;  /* name of the interface whose device (or whose VF) is wanted: "ib0" */
     Locality locality;
 } SpecDevice;
@@ -48,13 +51,15 @@ typedef struct {
     AccelWant accel;
     gboolean autostart;
     unsigned boot_timeout_s;
+    InitKind init;          /* what the kernel starts */
+    gboolean kaslr;         /* the packed kernel with INIT_AGENT too */
     char *kernel_arguments; /* or NULL */
     char *root_device;      /* "/dev/vda" */
     char *machine;          /* "q35" or "pc" */
     char *disk_bus;
     char *nic_model;
     char *agent_port;
-    GPtrArray *devices;     /* of SpecDevice; may be empty */
+    GPtrArray *devices;     /* of SpecDevice, by name; at most SPEC_DEVICES_MAX */
     Settings *settings;     /* all of it as checked text: what metadata keeps and `show` prints */
 } Spec;
 

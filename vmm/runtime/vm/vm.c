@@ -91,18 +91,26 @@ static gboolean last_error_is(int code, int other)
     return found == code || found == other;
 }
 
-static gboolean vm_kill(Runtime *runtime, const RuntimeGuest *guest, GError **error)
+/* As look_up(), where a domain that is not there is no error: *ret_domain is NULL then. */
+static gboolean look_up_if_there(Runtime *runtime, const char *uuid, virDomainPtr *ret_domain, GError **error)
 {
     g_autoptr(GError) local = NULL;
-    g_autoptr(virDomain) domain = look_up(runtime, guest->uuid, &local);
 
-    if (!domain) {
-        if (g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND))
-            return TRUE;
+    *ret_domain = look_up(runtime, uuid, &local);
+    if (local && !g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND)) {
         g_propagate_error(error, g_steal_pointer(&local));
         return FALSE;
     }
-    if (virDomainDestroyFlags(domain, VIR_DOMAIN_DESTROY_DEFAULT) == 0 ||
+    return TRUE;
+}
+
+static gboolean vm_kill(Runtime *runtime, const RuntimeGuest *guest, GError **error)
+{
+    g_autoptr(virDomain) domain = NULL;
+
+    if (!look_up_if_there(runtime, guest->uuid, &domain, error))
+        return FALSE;
+    if (!domain || virDomainDestroyFlags(domain, VIR_DOMAIN_DESTROY_DEFAULT) == 0 ||
         last_error_is(VIR_ERR_OPERATION_INVALID, VIR_ERR_NO_DOMAIN))
         return TRUE;
     return virt_error(error, "cannot end the domain");
@@ -110,16 +118,12 @@ static gboolean vm_kill(Runtime *runtime, const RuntimeGuest *guest, GError **er
 
 static gboolean vm_undefine(Runtime *runtime, const RuntimeGuest *guest, GError **error)
 {
-    g_autoptr(GError) local = NULL;
-    g_autoptr(virDomain) domain = look_up(runtime, guest->uuid, &local);
+    g_autoptr(virDomain) domain = NULL;
 
-    if (!domain) {
-        if (g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND))
-            return TRUE;
-        g_propagate_error(error, g_steal_pointer(&local));
+    if (!look_up_if_there(runtime, guest->uuid, &domain, error))
         return FALSE;
-    }
-    if (virDomainUndefineFlags(domain, VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
+    if (!domain ||
+        virDomainUndefineFlags(domain, VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
                                            VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | VIR_DOMAIN_UNDEFINE_NVRAM) == 0 ||
         last_error_is(VIR_ERR_NO_DOMAIN, VIR_ERR_NO_DOMAIN))
         return TRUE;
@@ -152,13 +156,10 @@ static GuestState state_of(virDomainPtr domain)
 
 static gboolean vm_state(Runtime *runtime, const char *uuid, GuestState *ret_state, GError **error)
 {
-    g_autoptr(GError) local = NULL;
-    g_autoptr(virDomain) domain = look_up(runtime, uuid, &local);
+    g_autoptr(virDomain) domain = NULL;
 
-    if (!domain && !g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND)) {
-        g_propagate_error(error, g_steal_pointer(&local));
+    if (!look_up_if_there(runtime, uuid, &domain, error))
         return FALSE;
-    }
     *ret_state = domain ? state_of(domain) : GUEST_OFF;
     return TRUE;
 }
@@ -185,6 +186,28 @@ static void take_pins(const xmlNode *node, hwloc_bitmap_t pus)
     if (some) {
         hwloc_bitmap_or(pus, pus, some);
         hwloc_bitmap_free(some);
+    }
+}
+
+/* The PCI devices that elements of that name under <devices> give to the domain. */
+static void take_devices(const xmlNode *devices, const char *name, GPtrArray *addresses)
+{
+    static const char *const keys[] = {"domain", "bus", "slot", "function"};
+
+    for (const xmlNode *node = xml_child(devices, name); node; node = xml_next(node, name)) {
+        const xmlNode *address = xml_child(xml_child(node, "source"), "address");
+        guint64 numbers[G_N_ELEMENTS(keys)] = {0};
+        gboolean pci = address != NULL;
+
+        for (gsize i = 0; pci && i < G_N_ELEMENTS(keys); i++) {
+            g_autofree char *text = xml_get(address, keys[i]);
+
+            pci = text != NULL || i == 0; /* a USB device has a bus and no slot */
+            numbers[i] = text ? g_ascii_strtoull(text, NULL, 0) : 0;
+        }
+        if (pci)
+            g_ptr_array_add(addresses, g_strdup_printf("%04x:%02x:%02x.%x", (unsigned)numbers[0], (unsigned)numbers[1],
+                                                       (unsigned)numbers[2], (unsigned)numbers[3]));
     }
 }
 
@@ -221,6 +244,8 @@ static LedgerEntry *foreign_promise(virDomainPtr domain, const char *uuid)
         hwloc_bitmap_foreach_end();
     }
     g_clear_pointer(&nodes, hwloc_bitmap_free);
+    take_devices(xml_child(root, "devices"), "hostdev", entry->devices);
+    take_devices(xml_child(root, "devices"), "interface", entry->devices); /* of type hostdev */
     entry->settled = TRUE;
     return entry;
 }

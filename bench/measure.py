@@ -1,0 +1,355 @@
+"""The benchmarks of bench/run, inside of the sandbox. See run and README.md.
+
+Times are of whole processes (posix_spawn to wait), unless a row says "call": then of single calls over one open connection
+(calls.c). A and B alternate, and which of them goes first alternates too.
+"""
+import argparse
+import glob
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import stats
+
+NULL = os.open("/dev/null", os.O_RDWR)
+TEMPLATE = "debian12"
+rows = []
+notes = []
+options = None
+
+
+# --- running things ---------------------------------------------------------------------------------------------------
+
+def spawn(argv, out=NULL):
+    actions = [(os.POSIX_SPAWN_DUP2, NULL, 0), (os.POSIX_SPAWN_DUP2, out, 1)]
+    return os.posix_spawnp(argv[0], argv, os.environ, file_actions=actions)
+
+
+def timed(argv):
+    """Milliseconds of a process; it must end with 0."""
+    begin = time.perf_counter()
+    pid = spawn(argv)
+    _, status = os.waitpid(pid, 0)
+    end = time.perf_counter()
+    if status != 0:
+        sys.exit(f"bench: status {os.waitstatus_to_exitcode(status)} of: {' '.join(argv)}")
+    return (end - begin) * 1000
+
+
+def shell(text):
+    """Milliseconds of a pipeline, for bulk."""
+    return timed(["bash", "-o", "pipefail", "-c", text])
+
+
+def output(*argv, check=True, **more):
+    return subprocess.run(argv, check=check, stdout=subprocess.PIPE, text=True, **more).stdout.strip()
+
+
+class Calls:
+    """calls.c: microseconds of one call."""
+
+    def __init__(self):
+        self.process = subprocess.Popen([f"{options.build}/bench/calls"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ms(self, *words):
+        self.process.stdin.write(" ".join(words) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline().strip()
+        if not line.isdigit():
+            sys.exit(f"bench: {' '.join(words)}: {line or 'calls ended'}")
+        return int(line) / 1000
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def alternate(rounds, a, b, between=lambda: None):
+    """Samples of A and of B, in turn, the first of each round in turn too. One round before counts for nothing."""
+    series = ([], [])
+    for number in range(-1, rounds):
+        for which in ((0, 1) if number % 2 else (1, 0)):
+            value = (a, b)[which]()
+            if number >= 0:
+                series[which].append(value)
+            between()
+    return series
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+def compare(what, rival, a, b, aim, unit="ms"):
+    """A row of the table: hvm's A against the rival's B."""
+    found = stats.ratio(a, b)
+    rows.append({"what": what, "rival": rival, "unit": unit, "hvm": a, "other": b, "hvm_median": stats.median(a),
+                 "other_median": stats.median(b), "aim": aim, **found})
+
+
+def figure(what, value, aim, unit, samples=None):
+    rows.append({"what": what, "value": value, "aim": aim, "unit": unit, "samples": samples or [value]})
+
+
+def machine():
+    with open("/proc/cpuinfo") as file:
+        model = re.search(r"model name\s*: (.*)", file.read())
+    with open("/proc/meminfo") as file:
+        memory_kib = int(re.search(r"MemTotal:\s*(\d+)", file.read()).group(1))
+    return {"cpus": os.cpu_count(), "model": model.group(1) if model else "unknown", "memory_mib": memory_kib // 1024,
+            "kernel": platform.release(), "accel": json.loads(output("hvm", "host", "--json")).get("accel", ""),
+            "libvirt": output("virsh", "--version"), "qemu": output("qemu-system-x86_64", "--version").splitlines()[0],
+            "date": time.strftime("%Y-%m-%d %H:%M"), "load": os.getloadavg()[0]}
+
+
+def report(began):
+    where = machine()
+    print(f"{where['cpus']} x {where['model']}, {where['memory_mib']} MiB, Linux {where['kernel']}, libvirt {where['libvirt']}, "
+          f"{where['qemu']}; load {where['load']:.1f} at the end; {time.time() - began:.0f} s\n")
+    print("| what | against | hvm | other | ratio (95 %) | aim |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for row in rows:
+        if "ratio" in row:
+            unit = row["unit"]
+            print(f"| {row['what']} | {row['rival']} | {row['hvm_median']:.2f} {unit} | {row['other_median']:.2f} {unit} | "
+                  f"{row['ratio']:.2f} ({row['low']:.2f}-{row['high']:.2f}) | {row['aim']} |")
+        else:
+            value = f"{row['value']:.2f}" if isinstance(row["value"], float) else row["value"]
+            print(f"| {row['what']} | | {value} {row['unit']} | | | {row['aim']} |")
+    for note in notes:
+        print(f"\n{note}")
+    if options.json_path:
+        with open(options.json_path, "w") as file:
+            json.dump({"bench": options.name, "machine": where, "rows": rows, "notes": notes}, file, indent=1)
+
+
+# --- hvmd and guests --------------------------------------------------------------------------------------------------
+
+def memory_kib(kind="Pss"):
+    with open(f"/proc/{options.pid}/smaps_rollup") as file:
+        return int(re.search(rf"^{kind}:\s+(\d+)", file.read(), re.M).group(1))
+
+
+def create_running(name, *more):
+    output("hvm", "create", name, "--template", TEMPLATE, "--cpus", "1", "--memory", "512M", *more)
+    output("hvm", "start", name, timeout=300)
+
+
+def control():
+    calls = Calls()
+    created, defined = [], []
+    idle_kib = memory_kib()
+
+    output("hvm", "list")
+    first_kib = memory_kib()
+    calls.ms("create", "g0", TEMPLATE)
+    for number in range(1, options.guests):
+        created.append(calls.ms("create", f"g{number}", TEMPLATE))
+        if number % max(options.guests // 200, 1) == 0:
+            defined.append((number, calls.ms("define", "g0", "bare")))
+    own = [created[number - 1] for number, _ in defined]
+    bare = [time_ms for _, time_ms in defined]
+    compare("create, a call (in all)", "libvirt's define", own, bare, "")
+    found = stats.difference(own, bare)
+    figure("create's own cost", found["difference"], "< 2", f"ms ({found['low']:.2f}-{found['high']:.2f})",
+           [a - b for a, b in zip(own, bare)])
+    full_kib = memory_kib()
+    figure("hvmd's PSS, no guest", idle_kib / 1024, "15", "MiB")
+    figure("hvmd's PSS, no guest, after a list", first_kib / 1024, "15", "MiB")
+    figure(f"hvmd's PSS, {options.guests} guests", full_kib / 1024, "", "MiB")
+    figure("hvmd's PSS, each guest", (full_kib - first_kib) / options.guests, "50", "KiB")
+    compare(f"list of {options.guests}", "virsh list --all", *alternate(
+        options.rounds, lambda: timed(["hvm", "list"]), lambda: timed(["virsh", "-c", "qemu:///system", "list", "--all"])), "0.5")
+    compare(f"list of {options.guests}, a call", "all domains and states", *alternate(
+        options.rounds, lambda: calls.ms("list"), lambda: calls.ms("domains")), "")
+    compare("hvm --version", "virsh --version", *alternate(
+        options.rounds, lambda: timed(["hvm", "--version"]), lambda: timed(["virsh", "--version"])), "")
+    figure(f"hvmd's PSS, {options.guests} guests, after the lists", memory_kib() / 1024, "", "MiB")
+    calls.close()
+    names = [f"g{number}" for number in range(options.guests)]
+    begin = time.perf_counter()
+    output("hvm", "destroy", *names)
+    figure("destroy, each", (time.perf_counter() - begin) * 1000 / options.guests, "", "ms")
+    figure("hvmd's PSS, all destroyed", memory_kib() / 1024, "", "MiB")
+
+
+def start():
+    output("hvm", "create", "a", "--template", TEMPLATE, "--cpus", "1", "--memory", "512M")
+    output("hvm", "start", "a", "--no-wait")
+    xml = output("virsh", "-c", "qemu:///system", "dumpxml", "--inactive", "a")
+    output("hvm", "stop", "a", "--hard")
+    xml = re.sub(r"<metadata>.*</metadata>", "", xml, flags=re.S)
+    xml = re.sub(r"<uuid>.*?</uuid>", "", xml).replace("<name>a</name>", "<name>b</name>")
+    with open(f"{options.work}/b.xml", "w") as file:
+        file.write(xml)
+    output("virsh", "-c", "qemu:///system", "define", f"{options.work}/b.xml")
+
+    def ours():
+        value = timed(["hvm", "start", "a", "--no-wait"])
+        output("hvm", "stop", "a", "--hard")
+        return value
+
+    def bare():
+        value = timed(["virsh", "-c", "qemu:///system", "start", "b"])
+        output("virsh", "-c", "qemu:///system", "destroy", "b")
+        return value
+
+    a, b = alternate(options.rounds, ours, bare, lambda: time.sleep(0.3))
+    compare("start to running vCPUs", "virsh start", a, b, "1.05")
+    output("virsh", "-c", "qemu:///system", "undefine", "b")
+    output("hvm", "destroy", "a")
+
+
+def ssh_command(name):
+    """A multiplexed ssh into the guest."""
+    key = f"{options.work}/id"
+    control = f"{options.work}/ssh.sock"
+    output("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
+    with open(f"{key}.pub") as file:
+        output("hvm", "exec", name, "--", "sh", "-c", "mkdir -p /root/.ssh && cat >>/root/.ssh/authorized_keys", stdin=file)
+    address = json.loads(output("hvm", "show", name, "--json"))["address"]
+    command = ["ssh", "-F", "none", "-i", key, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o",
+               "LogLevel=ERROR", "-o", f"ControlPath={control}", f"root@{address}"]
+    for _ in range(60):
+        if subprocess.run(command[:-1] + ["-o", "ControlMaster=yes", "-fN", command[-1]], stdin=NULL, timeout=60).returncode == 0:
+            return command
+        time.sleep(2)
+    sys.exit("bench: no ssh to the guest")
+
+
+def start_guest_agent(name):
+    """Puts qemu-guest-agent and its libraries into the guest and starts it on a channel of its own."""
+    with open(f"{options.work}/channel.xml", "w") as file:
+        file.write("<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>")
+    folder = f"{options.work}/qga"
+    os.mkdir(folder)
+    shutil.copy(options.qga, f"{folder}/qemu-ga")
+    for path in re.findall(r"(/\S+) \(0x", output("ldd", options.qga)):
+        if "libc.so" not in path and "ld-linux" not in path and "libm.so" not in path:
+            shutil.copy(path, folder)
+    output("virsh", "-c", "qemu:///system", "attach-device", name, f"{options.work}/channel.xml", "--live")
+    output("hvm", "cp", "-r", folder, f"{name}:/opt/")
+    output("hvm", "exec", name, "--", "sh", "-c",
+           "mkdir -p /run/qga && LD_LIBRARY_PATH=/opt/qga exec /opt/qga/qemu-ga -d -m virtio-serial -t /run/qga "
+           "-p /dev/virtio-ports/org.qemu.guest_agent.0 -f /run/qga/pid </dev/null >/run/qga/log 2>&1", timeout=60)
+    for _ in range(30):
+        if subprocess.run(["virsh", "-c", "qemu:///system", "qemu-agent-command", name, '{"execute":"guest-ping"}'],
+                          stdout=NULL, stderr=NULL).returncode == 0:
+            return
+        time.sleep(1)
+    sys.exit("bench: qemu-guest-agent does not answer: " + output("hvm", "exec", name, "--", "cat", "/run/qga/log"))
+
+
+def bulk(ssh, mib_hvm, mib_ssh):
+    """MiB/s both ways; sizes differ because ssh's would take too long, or hvm's be too short."""
+    remote = " ".join(ssh)
+    ways = {
+        "in": (lambda n: f"head -c {n}M /dev/zero | hvm exec a -- sh -c 'cat >/dev/null'",
+               lambda n: f"head -c {n}M /dev/zero | {remote} 'cat >/dev/null'"),
+        "out": (lambda n: f"hvm exec a -- head -c {n}M /dev/zero >/dev/null",
+                lambda n: f"{remote} head -c {n}M /dev/zero >/dev/null"),
+    }
+    for way, (ours, other) in ways.items():
+        a, b = alternate(max(options.rounds // 12, 3), lambda: mib_hvm * 1000 / shell(ours(mib_hvm)),
+                         lambda: mib_ssh * 1000 / shell(other(mib_ssh)))
+        compare(f"bulk {way}", "ssh, multiplexed", a, b, "> 1", "MiB/s")
+
+
+def execute():
+    create_running("a")
+    # What the guest's service manager still does must not fall on one of them.
+    output("hvm", "exec", "a", "--", "sh", "-c", "systemctl is-system-running --wait || true", timeout=300)
+    ssh = ssh_command("a")
+    compare("exec of true", "ssh, multiplexed", *alternate(
+        options.rounds, lambda: timed(["hvm", "exec", "a", "--", "true"]), lambda: timed(ssh + ["true"])), "< 1")
+    if options.qga:
+        start_guest_agent("a")
+        calls = Calls()
+        compare("exec of true", "guest-exec, polled, over an open connection", *alternate(
+            options.rounds, lambda: timed(["hvm", "exec", "a", "--", "true"]), lambda: calls.ms("guest-exec", "a")), "< 1")
+        calls.close()
+    bulk(ssh, 256, 32)
+    subprocess.run(ssh[:-1] + ["-O", "exit", ssh[-1]], stderr=NULL)
+    output("hvm", "destroy", "a")
+
+
+# --- soak -------------------------------------------------------------------------------------------------------------
+
+def left():
+    """What is there of guests: names by kind."""
+    qemus = []
+    for path in glob.glob("/proc/[0-9]*/comm"):
+        try:
+            with open(path) as file, open(path[:-4] + "stat") as stat:
+                if file.read().startswith("qemu-") and ") Z " not in stat.read():
+                    qemus.append(path)
+        except OSError:
+            pass
+    sockets = [os.path.join(folder, name) for folder, folders, names in os.walk("/run/hvm/guests") for name in folders + names]
+    promises = json.loads(output("hvm", "host", "--json"))["promises"]
+    return {"domains": output("virsh", "-q", "-c", "qemu:///system", "list", "--all", "--name").split(),
+            "folders": glob.glob(f"{options.store}/guests/*"), "sockets": sockets, "processes": qemus,
+            "PUs": [promise["guest"] for promise in promises]}
+
+
+def descriptors():
+    return len(os.listdir(f"/proc/{options.pid}/fd"))
+
+
+def soak():
+    argv = ["hvm", "run", TEMPLATE, "--cpus", "1", "--memory", "512M", "--", "true"]
+    before = (memory_kib(), descriptors())
+    times, failures = [], []
+    path = []
+    for number in range(options.rounds):
+        begin = time.perf_counter()
+        found = subprocess.run(argv, stdin=NULL, stdout=NULL, stderr=subprocess.PIPE, text=True, timeout=300)
+        times.append((time.perf_counter() - begin) * 1000)
+        if found.returncode:
+            failures.append(f"run {number}: {found.returncode}: {found.stderr.strip()}")
+        if number % max(options.rounds // 8, 1) == 0:
+            path.append((number + 1, memory_kib()))
+    time.sleep(3)
+    after = (memory_kib(), descriptors())
+    figure(f"{options.rounds} runs in a row, median", stats.median(times), "", "ms", times)
+    figure("of them failed", len(failures), "0", "")
+    remaining = left()
+    for kind, names in remaining.items():
+        figure(f"{kind} left after {options.rounds} in a row", len(names), "0", "")
+    figure("hvmd's PSS before", before[0] / 1024, "", "MiB")
+    for number, kib in path:
+        figure(f"hvmd's PSS after {number}", kib / 1024, "", "MiB")
+    figure("hvmd's PSS after all", after[0] / 1024, "no growth", "MiB")
+    figure("hvmd's open descriptors, before and after", f"{before[1]}, {after[1]}", "equal", "")
+
+    together = [subprocess.Popen(argv, stdin=NULL, stdout=NULL, stderr=subprocess.PIPE, text=True) for _ in range(8)]
+    words = [process.communicate(timeout=300)[1].strip() for process in together]
+    statuses = [process.returncode for process in together]
+    time.sleep(3)
+    figure("8 at once: that ran", statuses.count(0), "", "")
+    figure("8 at once: refused", 8 - statuses.count(0), "", "")
+    notes.append("Of 8 at once: " + "; ".join(sorted({f"status {s}: {re.sub('run-[0-9a-f]{8}', 'run-N', w)}"
+                                                      for s, w in zip(statuses, words) if s})))
+    for kind, names in left().items():
+        figure(f"{kind} left after 8 at once", len(names), "0", "")
+    notes.extend(failures)
+
+
+def main():
+    global options
+    parser = argparse.ArgumentParser()
+    for name in ("--name", "--build", "--store", "--work", "--qga"):
+        parser.add_argument(name)
+    for name in ("--pid", "--rounds", "--guests"):
+        parser.add_argument(name, type=int)
+    parser.add_argument("--json", dest="json_path")
+    options = parser.parse_args()
+    began = time.time()
+    {"control": control, "start": start, "exec": execute, "soak": soak}[options.name]()
+    report(began)
+
+
+main()

@@ -1,0 +1,58 @@
+#!/bin/bash
+# ./setup itself, as on a machine without systemd: start says and undoes what it changes, and the demo runs, twice.
+# needs: image
+. "$HVM_TEST_SOURCE/tests/daemon/lib.sh"
+cd "$source" || bail "no $source"
+unset HVM_TEMPLATE_PATH HVM_FAULT_FILE
+export PATH=${PATH#"$work/bin:"}
+# As found: no hugetlbfs mount, /dev/kvm root's alone, an empty store but for the image (built: that needs the network).
+umount /dev/hugepages
+[ ! -c /dev/kvm ] || { chown root:root /dev/kvm && chmod 600 /dev/kvm; }
+mkdir -p /var/lib/hvm "$work/var/images"
+mount --bind "$work/var" /var/lib/hvm
+mount --bind "$HVM_TEST_STORE/images" /var/lib/hvm/images
+
+# The machine as ./setup should leave it: processes, mounts, KVM's mode, pages.
+machine() {
+    cat /proc/[0-9]*/comm 2>/dev/null | grep -E '^(libvirtd|virtlogd|hvmd|qemu-.*|dnsmasq)$' | sort
+    grep -c hugetlbfs /proc/mounts
+    stat -c '%a %U:%G' /dev/kvm 2>/dev/null
+    cat /proc/sys/vm/nr_hugepages
+    ip -o link | grep -cE 'hvm-|vnet'
+}
+before=$(machine)
+
+refuses "an unknown verb" 1 "unknown verb 'frobnicate'" sh -c './setup frobnicate 2>&1 >/dev/null | tail -n1 >&2; exit 1'
+t "./setup help" ./setup help
+t "./setup build" ./setup build
+t "build/hvm runs from the tree" build/hvm --version
+t "build/hvmd runs from the tree" build/hvmd --version
+t "./setup start" ./setup start
+like "it says what it started" "$out" "started libvirtd.*started hvmd"
+like "and what it mounted" "$out" "mounted hugetlbfs"
+t "libvirtd answers" vsh uri
+t "hvmd answers" build/hvm list
+t "./setup start, again" ./setup start
+is "changes nothing" "$out" ""
+t "./setup stop" ./setup stop
+is "takes all of it back" "$(machine)" "$before"
+t "./setup stop, again" ./setup stop
+
+t "./setup demo" ./setup demo
+like "boots a guest and runs commands in it" "$out" 'PRETTY_NAME="Debian GNU/Linux 12'
+like "and ends with what to try next" "$out" "Three things to try next"
+is "the demo leaves no guest" "$(build/hvm list --json | json '[g["name"] for g in x["guests"]]')" ""
+t "./setup demo, again" ./setup demo
+is "no guest is left" "$(vsh list --all --name | tr -d '\n')" ""
+
+# With a guest running, stop takes back hvmd alone, and the guest runs on.
+build/hvm create g --template debian12 --memory 256M >/dev/null && build/hvm start g --no-wait >/dev/null || bail "no guest"
+t "./setup stop beside a running guest" ./setup stop
+like "says that it runs" "$out" "guests are running.* g"
+is "and leaves it" "$(vsh list --name | tr -d '\n')" g
+t "./setup start finds it again" ./setup start
+is "as it was" "$(build/hvm list --json | json '[(g["name"], g["state"]) for g in x["guests"]]')" "('g', 'running')"
+build/hvm destroy g >/dev/null
+t "./setup stop" ./setup stop
+is "takes all of it back" "$(machine)" "$before"
+done_testing
