@@ -210,6 +210,9 @@ static gboolean pack_modules(Initrd *initrd, char **ret_why, GError **error)
     }
     /* A guest without this card can do without. */
     agent_boot_list_modules(initrd->dep, initrd->builtin, (const char *const *)wanted_network->pdata, network, &missing);
+    for (guint i = network->len; i > 0; i--)
+        if (g_ptr_array_find_with_equal_func(list, network->pdata[i - 1], g_str_equal, NULL))
+            g_ptr_array_remove_index(network, i - 1);
     return pack_list(initrd, "modules", list, error) && pack_list(initrd, "modules.network", network, error);
 }
 

@@ -67,6 +67,8 @@ ImageStore *image_store_open(const char *path, uid_t qemu_uid, gid_t qemu_gid, G
     store->guests_path = g_build_filename(store->path, "guests", NULL);
     store->qemu_uid = qemu_uid;
     store->qemu_gid = qemu_gid;
+    g_mutex_init(&store->lock);
+    store->blanks = image_store_new_blanks();
     parent = g_path_get_dirname(store->path);
     if (!g_path_is_absolute(path)) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "bad path of the image store '%s': wanted an absolute path", path);
@@ -89,6 +91,8 @@ void image_store_free(ImageStore *store)
     g_free(store->path);
     g_free(store->images_path);
     g_free(store->guests_path);
+    g_hash_table_unref(store->blanks);
+    g_mutex_clear(&store->lock);
     g_free(store);
 }
 

@@ -15,7 +15,7 @@
  * only libvirt knows the guests.
  * Ownership: folders are root's, 0711 or narrower where nobody else has business; only paths derived from a
  * UUID inside the store are ever deleted, by dirfd and without following links.
- * Threads: any; a store has no mutable state but what lies on disk.
+ * Threads: any; the only mutable state which does not lie on disk is what a new overlay looks like, kept to copy it.
  */
 #pragma once
 

@@ -2,7 +2,6 @@
 #include "image_store_private.h"
 
 #include "hvm_error.h"
-#include "process.h"
 #include "tree.h"
 #include "undo.h"
 #include "units.h"
@@ -12,8 +11,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-enum { QEMU_IMG_TIMEOUT_MS = 60000 };
 
 /* Canonical form: 36 characters, in lower case. */
 static gboolean check_uuid(const char *uuid, GError **error)
@@ -56,24 +53,6 @@ static gboolean undo_guest(gpointer pointer, GError **error)
     return image_store_destroy_guest(step->store, step->uuid, error);
 }
 
-/* A clause of qemu-img's own and no errno comes back, so that a full disk is read from its text. */
-static gboolean make_overlay(ImageStore *store, const Image *image, const char *path, guint64 disk_bytes, GError **error)
-{
-    g_autofree char *size = g_strdup_printf("%" G_GUINT64_FORMAT, disk_bytes);
-    static const char *const environment[] = {"LC_ALL=C", NULL};
-    const ProcessOptions options = {.environment = environment, .timeout_ms = QEMU_IMG_TIMEOUT_MS};
-    const char *argv[] = {"qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", image->root_path, "-o",
-                          "extended_l2=on,cluster_size=128k,lazy_refcounts=off", path, size, NULL};
-    g_autoptr(GError) local = NULL;
-
-    if (process_run(argv, &options, HVM_ERROR_STORAGE, NULL, &local))
-        return TRUE;
-    if (strstr(local->message, g_strerror(ENOSPC)) || strstr(local->message, "No space left on device"))
-        return image_store_fail(store, ENOSPC, error, "make %s", path);
-    g_propagate_prefixed_error(error, g_steal_pointer(&local), "cannot make %s: ", path);
-    return FALSE;
-}
-
 gboolean image_store_create_guest(ImageStore *store, const char *uuid, const Image *image, guint64 disk_bytes,
                                   GError **error)
 {
@@ -105,7 +84,7 @@ gboolean image_store_create_guest(ImageStore *store, const char *uuid, const Ima
     overlay = g_build_filename(folder, "root.qcow2", NULL);
     if (chmod(folder, 0711) < 0)
         return image_store_fail(store, errno, error, "set the mode of %s", folder);
-    if (!make_overlay(store, image, overlay, disk_bytes, error))
+    if (!image_store_make_overlay(store, image, overlay, disk_bytes, error))
         return FALSE;
     if (chmod(overlay, 0600) < 0 || lchown(overlay, store->qemu_uid, store->qemu_gid) < 0)
         return image_store_fail(store, errno, error, "give %s to QEMU's user %u", overlay, (unsigned)store->qemu_uid);

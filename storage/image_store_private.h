@@ -13,6 +13,8 @@ struct ImageStore {
     char *guests_path;
     uid_t qemu_uid;
     gid_t qemu_gid;
+    GMutex lock;
+    GHashTable *blanks; /* see image_store_overlay.c; under the lock */
 };
 
 /* Sets STORAGE: "image store PATH is full WHAT" for ENOSPC and EDQUOT, else "cannot WHAT: strerror". `what` is
@@ -33,3 +35,9 @@ gboolean image_revision_check(const char *revision, GError **error);
 
 /* Order of two revisions: by time, then by number. */
 int image_revision_compare(const char *a, const char *b);
+
+/* Makes the overlay `path`, which is not there yet, on the image's root.raw. On failure something may stay. */
+gboolean image_store_make_overlay(ImageStore *store, const Image *image, const char *path, guint64 disk_bytes, GError **error);
+
+/* An empty table for ImageStore's blanks. */
+GHashTable *image_store_new_blanks(void);

@@ -27,4 +27,8 @@ completes "siblings isolate any" create x --smt ""
 completes "siblings isolate any" create x --smt "="
 completes "isolate" create x --smt = is
 completes "" exec g -- ""
+completes "console" cons
+completes "--read-only" console --re
+completes "--cwd --cpus" shell --c
+completes "" cp "g:"
 echo "1..$number"

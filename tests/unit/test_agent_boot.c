@@ -17,6 +17,13 @@ static const char dep[] = "kernel/fs/ext4/ext4.ko.xz: kernel/fs/jbd2/jbd2.ko.xz 
                           "kernel/drivers/virtio/virtio_ring.ko:\n";
 static const char builtin[] = "kernel/drivers/scsi/sd_mod.ko\nkernel/crypto/crc32c_generic.ko\n";
 
+static gboolean has_program(const char *name)
+{
+    g_autofree char *path = g_find_program_in_path(name);
+
+    return path != NULL;
+}
+
 static char *list_of(const char *const *wanted, const char **ret_missing)
 {
     g_autoptr(GPtrArray) list = g_ptr_array_new_with_free_func(g_free);
@@ -78,7 +85,7 @@ static void test_cpio(void)
     cpio_finish(archive);
     g_assert_cmpuint(archive->len % 4, ==, 0);
     g_assert_true(g_file_set_contents(path, (const char *)archive->data, archive->len, &error));
-    if (!g_find_program_in_path("cpio")) {
+    if (!has_program("cpio")) {
         g_test_skip("needs cpio");
     } else {
         g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, &output, NULL, &status, &error));
@@ -184,7 +191,7 @@ static void test_vmlinux(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
         g_autofree char *text = NULL;
         gsize length = 0;
 
-        if (!g_find_program_in_path(tools[i][0])) {
+        if (!has_program(tools[i][0])) {
             g_test_message("no %s", tools[i][0]);
             continue;
         }

@@ -511,6 +511,34 @@ static void test_guest(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
     g_assert_cmpuint(count_entries(fixture, "store/guests"), ==, 0);
 }
 
+/* The second of a kind is a copy of what qemu-img made for the first; the third is of another size, and qemu-img's again. */
+static void test_overlay_copied(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+    static const char *const uuids[] = {UUID_A, UUID_B, "11111111-2222-4333-8444-555555555555"};
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Image) image = NULL;
+    g_autofree char *texts[3] = {NULL};
+    gsize lengths[3] = {0};
+
+    if (skip_without_root())
+        return;
+    image = publish(fixture, "debian12", &error);
+    g_assert_no_error(error);
+    for (int i = 0; i < 3; i++) {
+        g_autofree char *path = g_strdup_printf("%s/store/guests/%s/root.qcow2", fixture->folder, uuids[i]);
+        g_autofree char *check = g_strdup_printf("qemu-img check -q %s", path);
+        int status = -1;
+
+        g_assert_true(image_store_create_guest(fixture->store, uuids[i], image, (i < 2 ? 8 : 9) * HVM_GIB, &error));
+        g_assert_no_error(error);
+        g_assert_true(g_file_get_contents(path, &texts[i], &lengths[i], NULL));
+        g_assert_true(g_spawn_command_line_sync(check, NULL, NULL, &status, NULL));
+        g_assert_cmpint(status, ==, 0);
+    }
+    g_assert_cmpmem(texts[0], lengths[0], texts[1], lengths[1]);
+    g_assert_true(lengths[2] != lengths[0] || memcmp(texts[2], texts[0], lengths[0]) != 0);
+}
+
 static void test_guest_refused(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
     static const char *const bad[] = {"", "..", "../../x", "0F8FAD5B-d9cb-469f-a165-70867728950e", UUID_A "/..", NULL};
@@ -691,6 +719,7 @@ int main(int argc, char **argv)
     ADD("recover-killed", test_recover_killed);
     ADD("recover-mount", test_recover_mount);
     ADD("guest", test_guest);
+    ADD("overlay-copied", test_overlay_copied);
     ADD("guest-refused", test_guest_refused);
     ADD("destroy-links", test_destroy_links);
     ADD("destroy-mount", test_destroy_mount);

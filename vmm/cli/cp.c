@@ -82,6 +82,7 @@ typedef struct {
     /* the exec */
     guint32 number;
     int stream_fd;
+    int other_fd;         /* its output on the way in, its input on the way out: empty */
     int errors_fd;
     GString *errors;
     gboolean waited;
@@ -384,7 +385,9 @@ static gboolean start_exec(Copy *copy, GVariant *request, GError **error)
         (copy->errors_fd = client_take_fd(reply, fds, "stderr", error)) < 0)
         return FALSE;
     copy->stream_fd = copy->into_guest ? input : output;
-    shutdown(copy->into_guest ? output : input, copy->into_guest ? SHUT_RD : SHUT_WR);
+    copy->other_fd = copy->into_guest ? output : input; /* stays open: a reader that goes would end the command */
+    if (!copy->into_guest)
+        shutdown(input, SHUT_WR);
     g_unix_fd_add(copy->errors_fd, G_IO_IN | G_IO_HUP | G_IO_ERR, on_errors, copy);
     g_variant_dict_init(&wait, NULL);
     g_variant_dict_insert(&wait, "exec", "u", copy->number);
@@ -507,27 +510,52 @@ static gboolean transfer(Copy *copy, GError **error)
     return check_ends(copy, error) && (copy->into_guest || commit(copy, error));
 }
 
-int run_cp(Cli *cli, GError **error)
+static void copy_clear(Copy *copy)
 {
-    Copy *copy = g_new0(Copy, 1); /* not freed: the answer to ExecWait may still come */
+    const int fds[] = {copy->parent_fd, copy->stage_fd, copy->stream_fd, copy->other_fd, copy->errors_fd};
+
+    for (gsize i = 0; i < G_N_ELEMENTS(fds); i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    g_free(copy->guest);
+    g_free(copy->final);
+    g_free(copy->source);
+    g_string_free(copy->errors, TRUE);
+    g_clear_error(&copy->wait_error);
+    g_clear_error(&copy->error);
+    cp_result_clear(&copy->result);
+}
+
+static gboolean run_copy(Copy *copy, GError **error)
+{
     struct stat source = {0};
-    GVariant *request = NULL;
+    g_autoptr(GVariant) request = NULL;
+    GVariant *floating = NULL;
     gboolean good = FALSE;
 
-    copy->cli = cli;
-    copy->parent_fd = copy->stage_fd = copy->stream_fd = copy->errors_fd = -1;
-    copy->errors = g_string_new(NULL);
-    setlocale(LC_CTYPE, "C.UTF-8"); /* names in tar's pax headers are UTF-8 */
     if (!read_places(copy, error) || (copy->into_guest && !find_source(copy, &source, error)) ||
-        !(request = exec_request(copy, &source, error)))
-        return 1;
-    g_variant_ref_sink(request);
+        !(floating = exec_request(copy, &source, error)))
+        return FALSE;
+    request = g_variant_ref_sink(floating);
     signal(SIGPIPE, SIG_IGN);
     take_signals(copy);
     good = (copy->into_guest || make_stage(copy, error)) && start_exec(copy, request, error) && transfer(copy, error);
-    g_variant_unref(request);
     remove_stage(copy);
     if (good)
         tell_left_out(copy);
+    return good;
+}
+
+int run_cp(Cli *cli, GError **error)
+{
+    /* Static: the answer to ExecWait may still come when this function has returned. */
+    static Copy copy;
+    gboolean good = FALSE;
+
+    copy = (Copy){.cli = cli, .errors = g_string_new(NULL)};
+    copy.parent_fd = copy.stage_fd = copy.stream_fd = copy.other_fd = copy.errors_fd = -1;
+    setlocale(LC_CTYPE, "C.UTF-8"); /* names in tar's pax headers are UTF-8 */
+    good = run_copy(&copy, error);
+    copy_clear(&copy);
     return good ? 0 : 1;
 }

@@ -24,8 +24,9 @@ void finding_free(Finding *finding);
 /* Threads only: the part which is cheap enough for every start. Appends to `findings` (of Finding). */
 void verify_threads(pid_t pid, const Placement *placement, GPtrArray *findings);
 
-/* Memory: reads numa_maps, which walks the page tables. */
-void verify_memory(pid_t pid, const Placement *placement, GPtrArray *findings);
+/* Memory: reads numa_maps, which walks the page tables. `grows`: 4 KiB pages are allocated as the guest touches them (an
+ * ephemeral guest), so that less than what was promised may be there, but none elsewhere. */
+void verify_memory(pid_t pid, const Placement *placement, gboolean grows, GPtrArray *findings);
 
 /* The first that is not kept, or NULL. */
 const Finding *verify_first_difference(const GPtrArray *findings);

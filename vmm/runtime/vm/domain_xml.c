@@ -46,9 +46,11 @@ static void add_memory(xmlNode *domain, const RuntimeGuest *guest)
     }
     /* KSM would break pages apart and cost CPU (CERN: 0.9 %). */
     xml_add(backing, "nosharepages");
-    /* All memory is there, on its node, before the guest runs: no fault later, and a pool that is short fails here. */
-    xml_set(xml_set(xml_add(backing, "allocation"), "mode", "immediate"), "threads", "%u",
-            MIN(placement->vcpus->len, PREALLOCATION_THREADS_MAX));
+    /* All memory is there, on its node, before the guest runs: no fault later, and a pool that is short fails here. Small pages
+     * of a guest for one command come as it touches them, as a container's do: allocating 1 GiB of them takes as long as its boot. */
+    if (hugepages || !guest->ephemeral)
+        xml_set(xml_set(xml_add(backing, "allocation"), "mode", "immediate"), "threads", "%u",
+                MIN(placement->vcpus->len, PREALLOCATION_THREADS_MAX));
 }
 
 static void add_pins(xmlNode *domain, const RuntimeGuest *guest)
@@ -88,7 +90,9 @@ static void add_numatune(xmlNode *domain, const Placement *placement)
  * What the kernel may leave out on its way to the agent; docs/boot.md has what each gains. Its messages go unprinted, but the
  * panic that ends it: it raises the level itself.
  */
-#define QUICK_ARGUMENTS "quiet loglevel=1 cryptomgr.notests tsc=reliable no_timer_check init_on_alloc=0"
+#define QUICK_ARGUMENTS " quiet loglevel=1 cryptomgr.notests"
+/* Emulated timers are sound but late, and zeroing is dear: under KVM the kernel knows, or keeps its hardening. */
+#define QUICK_TCG_ARGUMENTS " tsc=reliable no_timer_check init_on_alloc=0"
 
 /* The kernel's command line. */
 static char *kernel_arguments(const RuntimeGuest *guest)
@@ -102,7 +106,7 @@ static char *kernel_arguments(const RuntimeGuest *guest)
         if (*from != '-')
             g_string_append_c(line, *from);
     if (spec->init == INIT_AGENT)
-        g_string_append(line, " " QUICK_ARGUMENTS);
+        g_string_append(line, guest->kvm ? QUICK_ARGUMENTS : QUICK_ARGUMENTS QUICK_TCG_ARGUMENTS);
     /* A panic before the driver of the panic device is there is seen at once too: as a reboot, which ends this guest. */
     if (guest->ephemeral)
         g_string_append(line, " panic=-1");
@@ -210,6 +214,15 @@ static void add_clock(xmlNode *domain)
     xml_set(xml_set(xml_add(clock, "timer"), "name", "hpet"), "present", "no");
 }
 
+/* With INIT_AGENT a device sits on the root complex: libvirt would give each a root port, which the kernel brings up first. */
+enum { SLOT_NETWORK = 0x10, SLOT_DISK, SLOT_CHANNEL, SLOT_RNG };
+
+static void add_address(xmlNode *device, const RuntimeGuest *guest, unsigned slot)
+{
+    if (guest->spec->init == INIT_AGENT && strcmp(guest->spec->machine, "q35") == 0)
+        xml_set(xml_set(xml_set(xml_add(device, "address"), "type", "pci"), "bus", "0x00"), "slot", "0x%02x", slot);
+}
+
 static const char *disk_device(const char *bus)
 {
     return strcmp(bus, "virtio") == 0 ? "vda" : strcmp(bus, "ide") == 0 ? "hda" : "sda";
@@ -221,9 +234,12 @@ static void add_disk(xmlNode *devices, const RuntimeGuest *guest)
     xmlNode *disk = xml_set(xml_set(xml_add(devices, "disk"), "type", "file"), "device", "disk");
     xmlNode *driver = xml_set(xml_set(xml_add(disk, "driver"), "name", "qemu"), "type", "qcow2");
 
-    /* none + io_uring: no second page cache, no thread pool. Where O_DIRECT is refused, the host's cache and threads. */
-    xml_set(driver, "cache", guest->direct_io ? "none" : "writeback");
-    xml_set(driver, "io", guest->direct_io ? "io_uring" : "threads");
+    /* none + io_uring: no second page cache, no thread pool. Where O_DIRECT is refused, the host's cache and threads. The disk of
+     * an ephemeral guest is never read again: nothing is flushed, and the next one finds the image in the host's cache. */
+    gboolean direct = guest->direct_io && !guest->ephemeral;
+
+    xml_set(driver, "cache", guest->ephemeral ? "unsafe" : direct ? "none" : "writeback");
+    xml_set(driver, "io", direct ? "io_uring" : "threads");
     xml_set(driver, "discard", "unmap");
     if (virtio)
         xml_set(driver, "iothread", "1");
@@ -236,6 +252,8 @@ static void add_disk(xmlNode *devices, const RuntimeGuest *guest)
     xml_set(xml_add(base, "source"), "file", "%s", guest->image_path);
     xml_add(base, "backingStore");
     xml_set(xml_set(xml_add(disk, "target"), "dev", "%s", disk_device(guest->spec->disk_bus)), "bus", "%s", guest->spec->disk_bus);
+    if (virtio)
+        add_address(disk, guest, SLOT_DISK);
 }
 
 /* A UNIX socket which QEMU listens on. */
@@ -258,6 +276,9 @@ static void add_console(xmlNode *devices, const RuntimeGuest *guest)
 
         set_socket(channel, guest, "agent.sock");
         xml_set(xml_set(xml_add(channel, "target"), "type", "virtio"), "name", "io.hvm1.agent");
+        if (guest->spec->init == INIT_AGENT)
+            add_address(xml_set(xml_set(xml_add(devices, "controller"), "type", "virtio-serial"), "index", "0"), guest,
+                        SLOT_CHANNEL);
     } else {
         xmlNode *port = xml_add(devices, "serial");
 
@@ -275,6 +296,7 @@ static void add_network(xmlNode *devices, const RuntimeGuest *guest)
     xml_set(xml_add(interface, "model"), "type", "%s", guest->spec->nic_model);
     /* The kernel is loaded directly: no boot ROM is read. */
     xml_set(xml_add(interface, "rom"), "enabled", "no");
+    add_address(interface, guest, SLOT_NETWORK);
 }
 
 static void add_devices(xmlNode *domain, const RuntimeGuest *guest)
@@ -294,6 +316,7 @@ static void add_devices(xmlNode *domain, const RuntimeGuest *guest)
     xmlNode *rng = xml_set(xml_add(devices, "rng"), "model", "virtio");
 
     xml_set(xml_add_text(rng, "backend", "/dev/urandom"), "model", "random");
+    add_address(rng, guest, SLOT_RNG);
     /* A kernel panic becomes an event, and the guest shows as crashed. */
     xml_set(xml_add(devices, "panic"), "model", "isa");
     if (guest->spec->cpus > XAPIC_VCPUS_MAX) {
