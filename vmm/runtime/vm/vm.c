@@ -42,12 +42,10 @@ static virDomainPtr define(Runtime *runtime, const RuntimeGuest *guest, GError *
 
 static gboolean vm_define(Runtime *runtime, const RuntimeGuest *guest, GError **error)
 {
+    /* A new domain has no autostart, and is to have none: hvmd starts guests itself, a placement is made anew each time. */
     g_autoptr(virDomain) domain = define(runtime, guest, error);
 
-    if (!domain)
-        return FALSE;
-    virDomainSetAutostart(domain, 0); /* hvmd starts guests itself: a placement is made anew each time */
-    return TRUE;
+    return domain != NULL;
 }
 
 /* A transient domain, which libvirtd destroys when our connection closes, however it closes. */
