@@ -21,8 +21,6 @@ void guest_forget(Guests *guests, Guest *guest)
 {
     g_mutex_lock(&guests->lock);
     guest->gone = TRUE;
-    if (guests->forgotten)
-        g_hash_table_add(guests->forgotten, g_strdup(guest->real->uuid));
     g_hash_table_remove(guests->table, guest->real->spec->name);
     g_cond_broadcast(&guests->changed);
     g_mutex_unlock(&guests->lock);
@@ -33,7 +31,6 @@ void guest_publish(Guests *guests, Guest *guest)
     g_mutex_lock(&guests->lock);
     guest->creating = FALSE;
     guest->operation = NULL;
-    guest->changed_in = guests->reading_number;
     g_cond_broadcast(&guests->changed);
     g_mutex_unlock(&guests->lock);
     if (!guest->real->ephemeral)

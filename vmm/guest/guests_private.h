@@ -20,7 +20,6 @@ typedef struct {
     gboolean gone;           /* destroyed: not in the table any more */
     gboolean leaving;        /* ephemeral, and about to be destroyed. Under the lock */
     gboolean reconcile_queued;
-    unsigned changed_in;     /* guests->reading_number when an operation on it last ended. Under the lock */
     GCancellable *life;      /* cancelled when the guest stops; a new one at each start. Under the lock */
     GMutex channel_lock;
     struct ChannelBox *channel; /* under channel_lock */
@@ -37,16 +36,12 @@ struct Guests {
     AccelProbe accel;
     gboolean direct_io;
     PlacementPolicy policy;
-    GMutex lock;          /* table, ledger, states, host, ready, reading_* and forgotten */
+    GMutex lock;          /* table, ledger, states, host, ready */
     GCond changed;        /* operation or state of a guest, or ready */
     GHashTable *table;    /* name -> Guest */
     Ledger *ledger;
     Host *host;           /* newest snapshot */
     gboolean ready;
-    GMutex reading_lock;  /* one reading back at a time; taken before `lock` */
-    gboolean reading_queued;
-    unsigned reading_number;
-    GHashTable *forgotten; /* UUIDs of guests that went during this reading; NULL where there is none */
     gboolean recovered;   /* half-made things have been cleared once; only guests_recover() touches it */
     gint workers;         /* atomic: threads under way */
     GuestsEventFunc on_event;

@@ -3,10 +3,6 @@
  *
  * Runs in a worker each time libvirt answers (at hvmd's start, and after libvirtd was restarted), and for single guests when
  * libvirt tells of a change: an event is only a reason to look, because it may be late.
- *
- * Reading all back is dear (a call for each domain), and what was read may be old by then: guests come, go and change
- * meanwhile. So one reading runs at a time, one more at most waits, and what an operation touched since the reading began is
- * left as the operation left it.
  */
 #include "guests_private.h"
 
@@ -25,6 +21,8 @@ static void adopt(Guests *guests, RuntimeFound *found)
     if (!guest && found->guest->ephemeral)
         return; /* an earlier hvmd's: libvirt is about to end it (AUTODESTROY), and its disk is cleared */
 
+    if (guest && guest->operation)
+        return; /* whoever works on it knows better */
     if (!guest || strcmp(guest->real->uuid, found->guest->uuid) != 0) {
         g_autoptr(GError) error = NULL;
 
@@ -46,21 +44,6 @@ static void adopt(Guests *guests, RuntimeFound *found)
     }
 }
 
-/* Whether hvm itself changed the guest after the reading began, or does so now: it knows better. With the lock held. */
-static gboolean is_old(Guests *guests, const Guest *guest)
-{
-    return guest->operation || guest->changed_in == guests->reading_number;
-}
-
-/* The same for something found. With the lock held. */
-static gboolean found_is_old(Guests *guests, const RuntimeFound *found)
-{
-    const char *uuid = found->guest ? found->guest->uuid : found->promise ? found->promise->uuid : "";
-    const Guest *guest = g_hash_table_lookup(guests->table, found->name);
-
-    return g_hash_table_contains(guests->forgotten, uuid) || (guest && found->guest && is_old(guests, guest));
-}
-
 /* Drops guests whose domain is gone. With the lock held. */
 static void drop_missing(Guests *guests, GPtrArray *all)
 {
@@ -73,7 +56,7 @@ static void drop_missing(Guests *guests, GPtrArray *all)
         g_hash_table_add(there, ((RuntimeFound *)all->pdata[i])->name);
     g_hash_table_iter_init(&iter, guests->table);
     while (g_hash_table_iter_next(&iter, (gpointer *)&name, (gpointer *)&guest)) {
-        if (is_old(guests, guest) || guest->real->ephemeral || g_hash_table_contains(there, name))
+        if (guest->operation || guest->real->ephemeral || g_hash_table_contains(there, name))
             continue; /* an ephemeral one is forgotten by the connection that it belongs to */
         ledger_release(guests->ledger, guest->real->uuid);
         g_cancellable_cancel(guest->life);
@@ -82,8 +65,14 @@ static void drop_missing(Guests *guests, GPtrArray *all)
     }
 }
 
-static void take_over(Guests *guests, GPtrArray *all)
+/* Brings table and ledger up to what the runtime lists. */
+static gboolean read_back(Guests *guests, GError **error)
 {
+    g_autoptr(GPtrArray) all = guests->runtime->list(guests->runtime, guests->config->store_path, error);
+
+    if (!all)
+        return FALSE;
+    g_mutex_lock(&guests->lock);
     /* Promises of domains that are not ours are made anew; ours are kept while an operation is under way. */
     for (guint i = guests->ledger->entries->len; i-- > 0;) {
         LedgerEntry *entry = guests->ledger->entries->pdata[i];
@@ -94,10 +83,6 @@ static void take_over(Guests *guests, GPtrArray *all)
     }
     for (guint i = 0; i < all->len; i++) {
         RuntimeFound *found = all->pdata[i];
-
-        if (found_is_old(guests, found))
-            continue;
-
         const LedgerEntry *known = found->promise ? ledger_find(guests->ledger, found->promise->uuid) : NULL;
 
         if (found->promise && !known)
@@ -106,28 +91,9 @@ static void take_over(Guests *guests, GPtrArray *all)
             adopt(guests, found);
     }
     drop_missing(guests, all);
-}
-
-/* Brings table and ledger up to what the runtime lists. */
-static gboolean read_back(Guests *guests, GError **error)
-{
-    g_autoptr(GPtrArray) all = NULL;
-
-    g_mutex_lock(&guests->reading_lock);
-    g_mutex_lock(&guests->lock);
-    guests->reading_queued = FALSE; /* what is told from here on wants another look */
-    guests->reading_number++;
-    guests->forgotten = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    g_mutex_unlock(&guests->lock);
-    all = guests->runtime->list(guests->runtime, guests->config->store_path, error);
-    g_mutex_lock(&guests->lock);
-    if (all)
-        take_over(guests, all);
-    g_clear_pointer(&guests->forgotten, g_hash_table_unref);
     g_cond_broadcast(&guests->changed);
     g_mutex_unlock(&guests->lock);
-    g_mutex_unlock(&guests->reading_lock);
-    return all != NULL;
+    return TRUE;
 }
 
 static gboolean known_uuid(const char *uuid, gpointer data)
@@ -283,54 +249,27 @@ static void read_back_work(Guests *guests, gpointer data G_GNUC_UNUSED)
     read_back(guests, NULL);
 }
 
-/* What an event of a domain that is not in the table can mean. With the lock held. */
-static gboolean is_news(Guests *guests, const char *uuid, int event)
-{
-    /* What is being read just now may still have it, unless hvm itself has destroyed it. */
-    gboolean reading = guests->forgotten && !g_hash_table_contains(guests->forgotten, uuid);
-
-    switch ((virDomainEventType)event) {
-    case VIR_DOMAIN_EVENT_STOPPED:
-    case VIR_DOMAIN_EVENT_CRASHED:
-    case VIR_DOMAIN_EVENT_SHUTDOWN:
-        return reading || ledger_find(guests->ledger, uuid); /* it gives back what it took */
-    case VIR_DOMAIN_EVENT_UNDEFINED:
-        return reading; /* else it is no guest of ours, or was one until hvm itself destroyed it */
-    case VIR_DOMAIN_EVENT_DEFINED: /* perhaps one of ours, whose XML was kept */
-    case VIR_DOMAIN_EVENT_STARTED:
-    case VIR_DOMAIN_EVENT_SUSPENDED:
-    case VIR_DOMAIN_EVENT_RESUMED:
-    case VIR_DOMAIN_EVENT_PMSUSPENDED:
-    default:
-        return TRUE;
-    }
-}
-
 void guests_on_lifecycle(const char *uuid, const char *name, int event, int detail G_GNUC_UNUSED, gpointer pointer)
 {
     Guests *guests = pointer;
+    gboolean ours = FALSE, queue = FALSE;
     gboolean down = event == VIR_DOMAIN_EVENT_STOPPED || event == VIR_DOMAIN_EVENT_CRASHED;
-    gboolean look = FALSE, read = FALSE;
 
     g_mutex_lock(&guests->lock);
     Guest *guest = guests->ready ? g_hash_table_lookup(guests->table, name) : NULL;
+    gboolean ready = guests->ready;
 
-    if (!guest || strcmp(guest->real->uuid, uuid) != 0) {
-        read = guests->ready && is_news(guests, uuid, event);
-    } else if (event == VIR_DOMAIN_EVENT_UNDEFINED) {
-        read = !guest->operation; /* else it is hvm's own doing */
-    } else if (guest->operation && down && strcmp(guest->operation, "stop") == 0) {
+    ours = guest && strcmp(guest->real->uuid, uuid) == 0;
+    if (ours && guest->operation && down && strcmp(guest->operation, "stop") == 0) {
         /* guests_stop() waits for just this; the rest of what down means follows when it looks itself. */
         guest->state = GUEST_OFF;
         g_cond_broadcast(&guests->changed);
-    } else if (!guest->reconcile_queued && event != VIR_DOMAIN_EVENT_DEFINED) {
-        look = guest->reconcile_queued = TRUE;
+    } else if (ours && !guest->reconcile_queued && event != VIR_DOMAIN_EVENT_DEFINED) {
+        queue = guest->reconcile_queued = TRUE;
     }
-    read = read && !guests->reading_queued;
-    guests->reading_queued = guests->reading_queued || read;
     g_mutex_unlock(&guests->lock);
-    if (look)
+    if (queue && event != VIR_DOMAIN_EVENT_UNDEFINED)
         guests_run(guests, reconcile_work, g_strdup(name));
-    if (read)
+    else if (ready && (!ours || event == VIR_DOMAIN_EVENT_UNDEFINED))
         guests_run(guests, read_back_work, NULL);
 }
