@@ -103,6 +103,7 @@ void guest_end(Guests *guests, Guest *guest)
 {
     g_mutex_lock(&guests->lock);
     guest->operation = NULL;
+    guest->touched = ++guests->serial;
     g_cond_broadcast(&guests->changed);
     g_mutex_unlock(&guests->lock);
     guest_unref(guest);
@@ -275,6 +276,7 @@ Guests *guests_new(const GuestsConfig *config, GError **error)
     g_autoptr(Guests) guests = g_new0(Guests, 1);
 
     g_mutex_init(&guests->lock);
+    g_mutex_init(&guests->read_back_lock);
     g_cond_init(&guests->changed);
     guests->config = config;
     guests->table = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)guest_unref);
@@ -310,6 +312,7 @@ void guests_free(Guests *guests)
     g_clear_pointer(&guests->ledger, ledger_free);
     g_clear_pointer(&guests->store, image_store_free);
     g_mutex_clear(&guests->lock);
+    g_mutex_clear(&guests->read_back_lock);
     g_cond_clear(&guests->changed);
     g_free(guests);
 }

@@ -255,7 +255,9 @@ gboolean guests_start(Guests *guests, const Caller *caller, const char *name, gb
         progress("waiting for its agent", data);
         good = guest_wait_for_agent(guests, started, started->real->spec->boot_timeout_s, error);
     }
-    if (!good)
+    if (!good) {
+        guests_look_again(guests, started);
         guest_prefix_error(error, name);
+    }
     return good;
 }
