@@ -117,8 +117,9 @@ void events_on_guest(const char *event, const char *name, const char *uuid, uid_
 GVariant *events_subscribe(Call *call, GError **error);
 
 GVariant *exec_start(Call *call, GError **error);
-/* In the main thread, after exec_start(): hands it to the client, or ends it where the client is gone. */
-guint32 exec_register(Client *client, Exec *exec);
+/* In the main thread, after exec_start(): hands it to the client and returns its number; 0 with BUSY, and it is ended, where the
+ * client has too many or is gone. */
+guint32 exec_register(Client *client, Exec *exec, GError **error);
 GVariant *exec_wait(Call *call, GError **error);
 GVariant *exec_control(Call *call, GError **error);
 void exec_free(gpointer exec);

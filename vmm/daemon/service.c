@@ -169,8 +169,9 @@ static gboolean finish_call(gpointer data)
     Client *client = call->client;
 
     g_atomic_int_add(&client->daemon->workers, -1);
-    if (call->exec) {
-        guint32 id = exec_register(client, g_steal_pointer(&call->exec));
+    guint32 id = call->exec ? exec_register(client, g_steal_pointer(&call->exec), &call->error) : 0;
+
+    if (id) {
         GVariantDict dict;
 
         g_variant_dict_init(&dict, call->reply);
