@@ -43,6 +43,7 @@ struct Guests {
     Ledger *ledger;
     Host *host;           /* newest snapshot */
     gboolean ready;
+    gboolean leaving;     /* guests_leave_all() */
     gboolean recovered;   /* half-made things have been cleared once; under read_back_lock */
     guint64 serial;       /* counts ends of operations: what libvirt listed before one is older than what the table says */
     guint64 forgotten;    /* the serial when a guest last left the table */
@@ -101,7 +102,10 @@ void guest_emit(Guests *guests, const Guest *guest, const char *event);
 /* Asks the runtime how the guest is and sets its state. With the operation held. */
 gboolean guest_refresh_state(Guests *guests, Guest *guest, GError **error);
 
-/* Waits until the guest is off or crashed, or the time ran out (FALSE). Operation held or not. */
+/* BUSY where hvmd is about to end. Takes the lock. */
+gboolean guests_check_stays(Guests *guests, GError **error);
+
+/* Waits until the guest is off or crashed, or the time ran out, or hvmd is about to end (FALSE). Operation held or not. */
 gboolean guest_wait_off(Guests *guests, Guest *guest, gint64 deadline_us);
 
 /* Paths derived from the UUID: fills disk_path, log_path, socket_folder, qemu_uid, ... of `real`. */
