@@ -21,6 +21,7 @@ void guest_forget(Guests *guests, Guest *guest)
 {
     g_mutex_lock(&guests->lock);
     guest->gone = TRUE;
+    guests->forgotten = ++guests->serial;
     g_hash_table_remove(guests->table, guest->real->spec->name);
     g_cond_broadcast(&guests->changed);
     g_mutex_unlock(&guests->lock);
@@ -31,6 +32,7 @@ void guest_publish(Guests *guests, Guest *guest)
     g_mutex_lock(&guests->lock);
     guest->creating = FALSE;
     guest->operation = NULL;
+    guest->touched = ++guests->serial;
     g_cond_broadcast(&guests->changed);
     g_mutex_unlock(&guests->lock);
     if (!guest->real->ephemeral)
