@@ -92,6 +92,16 @@ static Settings *settings_below(const Image *image, gboolean ephemeral)
     return below;
 }
 
+/* What only an ephemeral guest can have. */
+static gboolean check_lasting(const Settings *request, GError **error)
+{
+    if (g_strcmp0(settings_get(request, "disk root", "in-memory"), "yes") != 0)
+        return TRUE;
+    g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID,
+                "[disk root] in-memory: a guest that stays has its disk in the store: wanted auto or no, found yes");
+    return FALSE;
+}
+
 Guest *guest_prepare(Guests *guests, const Caller *caller, const char *name, const char *template_name,
                       const Settings *request, gboolean ephemeral, Image **ret_image, GError **error)
 {
@@ -102,7 +112,7 @@ Guest *guest_prepare(Guests *guests, const Caller *caller, const char *name, con
     g_autoptr(Settings) below = image ? settings_below(image, ephemeral) : NULL;
     g_autoptr(Spec) spec = image && host ? spec_new(name, template_name, template->settings, below, request, error) : NULL;
 
-    if (!spec || !devices_check_right(host, spec, guests->config->devices, caller->uid, error) ||
+    if (!spec || (!ephemeral && !check_lasting(request, error)) || !devices_check_right(host, spec, guests->config->devices, caller->uid, error) ||
         !placement_could_fit(host, spec, &caller->allowed, &guests->policy, error))
         return NULL;
 
@@ -181,7 +191,7 @@ gboolean guests_create(Guests *guests, const Caller *caller, const char *name, c
 
     if (good) {
         progress("making its disk", data);
-        good = image_store_create_guest(guests->store, guest->real->uuid, image, guest->real->spec->disk_bytes, error);
+        good = image_store_create_guest(guests->store, guest->real->uuid, image, guest->real->spec->disk_bytes, FALSE, error);
     }
     if (good) {
         undo_push(undo, "disk", undo_disk, &pair, NULL);
