@@ -204,7 +204,7 @@ static void clear_networks(Guests *guests)
 }
 
 /* Folders of sockets that belong to no guest. */
-static void clear_socket_folders(Guests *guests)
+static void clear_socket_folders(Guests *guests, gboolean (*known)(const char *uuid, gpointer data), gpointer data)
 {
     g_autofree char *path = g_build_filename(guests->config->runtime_folder, "guests", NULL);
     g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
@@ -212,7 +212,7 @@ static void clear_socket_folders(Guests *guests)
     for (const char *uuid; dir && (uuid = g_dir_read_name(dir));) {
         g_autofree char *folder = g_build_filename(path, uuid, NULL);
 
-        if (!known_uuid(uuid, guests))
+        if (!known(uuid, data))
             guests_remove_socket_folder(folder);
     }
 }
@@ -279,11 +279,16 @@ static void clear_remains(Guests *guests, GPtrArray *all)
 {
     Known known = {guests, all};
     g_autoptr(GError) error = NULL;
+    gboolean unreadable = FALSE;
+
+    for (guint i = 0; i < all->len; i++)
+        unreadable = unreadable || ((const RuntimeFound *)all->pdata[i])->unreadable;
 
     if (!image_store_recover(guests->store, is_anyones, &known, &error))
         g_warning("%s", error->message);
-    clear_networks(guests);
-    clear_socket_folders(guests);
+    if (!unreadable) /* nobody can tell whose network it is on */
+        clear_networks(guests);
+    clear_socket_folders(guests, is_anyones, &known);
 }
 
 void guests_recover(Guests *guests)
@@ -352,14 +357,15 @@ static void queue_read_back(Guests *guests)
         guests_run(guests, read_back_work, NULL);
 }
 
-/* Whether a guest holds cores that nobody promised it: somebody started it past hvmd. */
-static gboolean lacks_promise(Guests *guests, const Guest *guest)
+/* Whether a guest's state alone does not tell enough: it holds cores that nobody promised it, because somebody started it past hvmd; or
+ * it is off, and may be undefined as well. */
+static gboolean wants_listing(Guests *guests, const Guest *guest)
 {
     g_mutex_lock(&guests->lock);
-    gboolean lacks = guest->state != GUEST_OFF && guest->state != GUEST_CRASHED && !guest->operation &&
-                     !ledger_find(guests->ledger, guest->real->uuid);
+    gboolean down = guest->state == GUEST_OFF || guest->state == GUEST_CRASHED;
+    gboolean wants = !guest->operation && !guest->gone && (down || !ledger_find(guests->ledger, guest->real->uuid));
     g_mutex_unlock(&guests->lock);
-    return lacks;
+    return wants;
 }
 
 /* Looks how one guest is, after whoever works on it has ended. */
@@ -383,7 +389,7 @@ static void reconcile_work(Guests *guests, gpointer data)
     if (!guest_refresh_state(guests, held, &error))
         g_debug("guest '%s': %s", name, error->message);
     guest_end(guests, held);
-    if (lacks_promise(guests, guest))
+    if (wants_listing(guests, guest))
         queue_read_back(guests);
 }
 
