@@ -413,11 +413,11 @@ void guests_on_lifecycle(const char *uuid, const char *name, int event, int deta
         /* guests_stop() waits for just this; the rest of what down means follows when it looks itself. */
         guest->state = GUEST_OFF;
         g_cond_broadcast(&guests->changed);
-    } else if (ours && !guest->reconcile_queued && event != VIR_DOMAIN_EVENT_DEFINED) {
+    } else if (ours && !guest->reconcile_queued && event != VIR_DOMAIN_EVENT_DEFINED && event != VIR_DOMAIN_EVENT_UNDEFINED) {
         queue = guest->reconcile_queued = TRUE;
     }
     g_mutex_unlock(&guests->lock);
-    if (queue && event != VIR_DOMAIN_EVENT_UNDEFINED)
+    if (queue)
         guests_run(guests, reconcile_work, g_strdup(name));
     else if (ready && (!ours || event == VIR_DOMAIN_EVENT_UNDEFINED))
         queue_read_back(guests);
