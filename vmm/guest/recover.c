@@ -129,8 +129,10 @@ static GPtrArray *read_back_once(Guests *guests, gboolean *ret_whole, GError **e
 
     GPtrArray *all = guests->runtime->list(guests->runtime, guests->config->store_path, error);
 
-    if (!all)
+    if (!all || !step_reached("recover.listed", error)) {
+        g_clear_pointer(&all, g_ptr_array_unref);
         return NULL;
+    }
     *ret_whole = TRUE;
     g_mutex_lock(&guests->lock);
     /* Promises of domains that are not ours are made anew; ours are kept while an operation is under way. */
