@@ -129,8 +129,10 @@ static GPtrArray *read_back_once(Guests *guests, gboolean *ret_whole, GError **e
 
     GPtrArray *all = guests->runtime->list(guests->runtime, guests->config->store_path, error);
 
-    if (!all)
+    if (!all || !step_reached("recover.listed", error)) {
+        g_clear_pointer(&all, g_ptr_array_unref);
         return NULL;
+    }
     *ret_whole = TRUE;
     g_mutex_lock(&guests->lock);
     /* Promises of domains that are not ours are made anew; ours are kept while an operation is under way. */
@@ -204,7 +206,7 @@ static void clear_networks(Guests *guests)
 }
 
 /* Folders of sockets that belong to no guest. */
-static void clear_socket_folders(Guests *guests)
+static void clear_socket_folders(Guests *guests, gboolean (*known)(const char *uuid, gpointer data), gpointer data)
 {
     g_autofree char *path = g_build_filename(guests->config->runtime_folder, "guests", NULL);
     g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
@@ -212,7 +214,7 @@ static void clear_socket_folders(Guests *guests)
     for (const char *uuid; dir && (uuid = g_dir_read_name(dir));) {
         g_autofree char *folder = g_build_filename(path, uuid, NULL);
 
-        if (!known_uuid(uuid, guests))
+        if (!known(uuid, data))
             guests_remove_socket_folder(folder);
     }
 }
@@ -279,11 +281,16 @@ static void clear_remains(Guests *guests, GPtrArray *all)
 {
     Known known = {guests, all};
     g_autoptr(GError) error = NULL;
+    gboolean unreadable = FALSE;
+
+    for (guint i = 0; i < all->len; i++)
+        unreadable = unreadable || ((const RuntimeFound *)all->pdata[i])->unreadable;
 
     if (!image_store_recover(guests->store, is_anyones, &known, &error))
         g_warning("%s", error->message);
-    clear_networks(guests);
-    clear_socket_folders(guests);
+    if (!unreadable) /* nobody can tell whose network it is on */
+        clear_networks(guests);
+    clear_socket_folders(guests, is_anyones, &known);
 }
 
 void guests_recover(Guests *guests)
@@ -352,14 +359,15 @@ static void queue_read_back(Guests *guests)
         guests_run(guests, read_back_work, NULL);
 }
 
-/* Whether a guest holds cores that nobody promised it: somebody started it past hvmd. */
-static gboolean lacks_promise(Guests *guests, const Guest *guest)
+/* Whether a guest's state alone does not tell enough: it holds cores that nobody promised it, because somebody started it past hvmd; or
+ * it is off, and may be undefined as well. */
+static gboolean wants_listing(Guests *guests, const Guest *guest)
 {
     g_mutex_lock(&guests->lock);
-    gboolean lacks = guest->state != GUEST_OFF && guest->state != GUEST_CRASHED && !guest->operation &&
-                     !ledger_find(guests->ledger, guest->real->uuid);
+    gboolean down = guest->state == GUEST_OFF || guest->state == GUEST_CRASHED;
+    gboolean wants = !guest->operation && !guest->gone && (down || !ledger_find(guests->ledger, guest->real->uuid));
     g_mutex_unlock(&guests->lock);
-    return lacks;
+    return wants;
 }
 
 /* Looks how one guest is, after whoever works on it has ended. */
@@ -383,7 +391,7 @@ static void reconcile_work(Guests *guests, gpointer data)
     if (!guest_refresh_state(guests, held, &error))
         g_debug("guest '%s': %s", name, error->message);
     guest_end(guests, held);
-    if (lacks_promise(guests, guest))
+    if (wants_listing(guests, guest))
         queue_read_back(guests);
 }
 
@@ -407,11 +415,11 @@ void guests_on_lifecycle(const char *uuid, const char *name, int event, int deta
         /* guests_stop() waits for just this; the rest of what down means follows when it looks itself. */
         guest->state = GUEST_OFF;
         g_cond_broadcast(&guests->changed);
-    } else if (ours && !guest->reconcile_queued && event != VIR_DOMAIN_EVENT_DEFINED) {
+    } else if (ours && !guest->reconcile_queued && event != VIR_DOMAIN_EVENT_DEFINED && event != VIR_DOMAIN_EVENT_UNDEFINED) {
         queue = guest->reconcile_queued = TRUE;
     }
     g_mutex_unlock(&guests->lock);
-    if (queue && event != VIR_DOMAIN_EVENT_UNDEFINED)
+    if (queue)
         guests_run(guests, reconcile_work, g_strdup(name));
     else if (ready && (!ours || event == VIR_DOMAIN_EVENT_UNDEFINED))
         queue_read_back(guests);
