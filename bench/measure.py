@@ -164,7 +164,7 @@ def control():
     compare(f"list of {options.guests}", "virsh list --all", *alternate(
         options.rounds, lambda: timed(["hvm", "list"]), lambda: timed(["virsh", "-c", "qemu:///system", "list", "--all"])), "0.5")
     compare(f"list of {options.guests}, a call", "all domains and states", *alternate(
-        options.rounds, lambda: calls.ms("list"), lambda: calls.ms("domains")), "")
+        options.rounds, lambda: calls.ms("call", "List"), lambda: calls.ms("domains")), "")
     compare("hvm --version", "virsh --version", *alternate(
         options.rounds, lambda: timed(["hvm", "--version"]), lambda: timed(["virsh", "--version"])), "")
     figure(f"hvmd's PSS, {options.guests} guests, after the lists", memory_kib() / 1024, "", "MiB")
