@@ -6,7 +6,8 @@
 #
 # COMMAND is a shell line, by default './setup deps && ./setup build'. It runs without systemd; with --systemd the packages are
 # installed first, and systemd is booted in the root (systemd-nspawn) to run COMMAND as a service.
-# FRESH_ROOT_BASE=DIR keeps the minimal root there between runs. The network is the machine's own, as are /dev and /sys.
+# FRESH_ROOT_BASE=DIR keeps the minimal root there between runs. The network is a namespace behind a NAT rule of the machine, which
+# is taken away again; /dev is the machine's own.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 
@@ -25,7 +26,15 @@ command=${*:-./setup deps && ./setup build}
 
 work=$(mktemp -d /var/tmp/hvm-fresh-root.XXXXXX)
 root=$work/root
+namespace=hvm-fresh-$$
+subnet=10.255.77
 cleanup() {
+    if [ -e /run/netns/$namespace ]; then
+        ip netns delete $namespace
+        ip link delete hvm-fresh0 2>/dev/null || true
+        iptables -t nat -D POSTROUTING -s $subnet.0/30 -j MASQUERADE
+        echo "$forwarding" >/proc/sys/net/ipv4/ip_forward
+    fi
     # The namespaces are gone, and the mounts with them; -xdev in case they are not.
     if [ -n "$keep" ]; then echo "kept: $work"; else rm -rf --one-file-system "$work"; fi
 }
@@ -50,17 +59,37 @@ git clone -q . "$root/hvm"
 cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 cp -L /etc/hosts "$root/etc/hosts"
 
+make_network() {
+    forwarding=$(cat /proc/sys/net/ipv4/ip_forward)
+    ip netns add $namespace
+    iptables -t nat -A POSTROUTING -s $subnet.0/30 -j MASQUERADE
+    echo 1 >/proc/sys/net/ipv4/ip_forward
+    ip link add hvm-fresh0 type veth peer name eth0 netns $namespace
+    ip address add $subnet.1/30 dev hvm-fresh0
+    ip link set hvm-fresh0 up
+    ip -n $namespace link set lo up
+    ip -n $namespace address add $subnet.2/30 dev eth0
+    ip -n $namespace link set eth0 up
+    ip -n $namespace route add default via $subnet.1
+}
+make_network
+
 inside='
     set -e
     mount --bind "$1" "$1"
     mount -t proc proc "$1/proc"
-    mount --rbind /sys "$1/sys"
+    mount -t sysfs sysfs "$1/sys"
+    mount --rbind /sys/fs/cgroup "$1/sys/fs/cgroup"
     mount --rbind /dev "$1/dev"
     mount -t tmpfs tmpfs "$1/run"
-    exec chroot "$1" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb \
-        CI=true sh -c "cd /hvm && $2"'
+    # Not chroot alone: libvirt builds a /dev for QEMU from the mounts it sees.
+    cd "$1"
+    mkdir -p .old
+    pivot_root . .old
+    exec chroot . /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
+        TERM=dumb CI=true sh -c "umount -l /.old && cd /hvm && $2"'
 in_namespaces() {
-    unshare --mount --propagation private --pid --fork --kill-child --mount-proc bash -c "$inside" fresh-root "$root" "$1" </dev/null
+    nsenter --net=/run/netns/$namespace unshare --mount --propagation private --pid --fork --kill-child --mount-proc bash -c "$inside" fresh-root "$root" "$1" </dev/null
 }
 
 # Boots systemd in the root, with one service more.
@@ -78,7 +107,7 @@ ExecStart=/bin/sh -c '( $1 ) >/proof.log 2>&1; echo \$\$? >/proof.status; system
 WantedBy=multi-user.target
 END
     ln -sf ../proof.service "$root/etc/systemd/system/multi-user.target.wants/"
-    systemd-nspawn --quiet --boot --directory="$root" --machine="hvm-fresh-root-$$" --register=no --keep-unit --capability=all \
+    systemd-nspawn --quiet --network-namespace-path=/run/netns/$namespace --boot --directory="$root" --machine="hvm-fresh-root-$$" --register=no --keep-unit --capability=all \
         --bind=/dev/kvm --bind=/dev/net/tun </dev/null >"$work/boot.log" 2>&1 || tail -n 20 "$work/boot.log"
     cat "$root/proof.log"
     return "$(cat "$root/proof.status")"

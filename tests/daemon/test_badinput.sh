@@ -190,7 +190,7 @@ try:
     while s.recv(4096): pass
 except OSError:
     pass' "$bytes"
-    hvmd_running && hvmd_answers >/dev/null || fail "hvmd is gone"
+    hvmd_running && hvmd_answers >/dev/null 2>&1 || fail "hvmd is gone"
 done
 like "a missing key" "$(raw_call Show '@a{sv} {}')" 'Error\.Invalid.*name'
 like "an unknown key" "$(raw_call Show "{'name': <'g'>, 'nmae': <'g'>}")" 'Error\.Invalid.*nmae'

@@ -4,7 +4,7 @@
 . "$HVM_TEST_SOURCE/tests/daemon/lib.sh"
 begin
 
-t "doctor says whether the node is fit" hvm doctor
+like "doctor says whether the node is fit" "$(hvm doctor)" "libvirt +ok"
 t "a guest is created" create g1 --disk 3G
 is "it is off" "$(state_of g1)" off
 refuses "its name is taken" 4 "name is taken" create g1
