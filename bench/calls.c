@@ -4,7 +4,7 @@
  *
  * Reads lines, and answers each with one line: microseconds, or "error TEXT" (and then ends):
  *   create NAME TEMPLATE   hvmd's Create
- *   list                   hvmd's List
+ *   call METHOD            a method of hvmd's that takes no arguments: List, Host, Hello
  *   define FROM NAME       libvirt's define of FROM's XML under another name and UUID, without hvm's metadata, which would
  *                          make it hvm's; it is undefined again, untimed
  *   domains                libvirt's list of all domains, with the state of each
@@ -58,9 +58,9 @@ static gboolean create(Calls *calls, char **words, gint64 *ret_us, GError **erro
     return call_hvmd(calls, "Create", g_variant_dict_end(&request), ret_us, error);
 }
 
-static gboolean list(Calls *calls, char **words G_GNUC_UNUSED, gint64 *ret_us, GError **error)
+static gboolean call(Calls *calls, char **words, gint64 *ret_us, GError **error)
 {
-    return call_hvmd(calls, "List", NULL, ret_us, error);
+    return call_hvmd(calls, words[1], NULL, ret_us, error);
 }
 
 /* The XML of `name`, without /domain/uuid and /domain/metadata, and called @name@. */
@@ -187,7 +187,7 @@ static gboolean answer(Calls *calls, char **words, GError **error)
         const char *name;
         guint arguments;
         gboolean (*call)(Calls *calls, char **words, gint64 *ret_us, GError **error);
-    } table[] = {{"create", 2, create}, {"list", 0, list}, {"define", 2, define}, {"domains", 0, domains},
+    } table[] = {{"create", 2, create}, {"call", 1, call}, {"define", 2, define}, {"domains", 0, domains},
                  {"guest-exec", 1, guest_exec}};
     gint64 time_us = 0;
 

@@ -88,7 +88,8 @@ gboolean image_store_create_guest(ImageStore *store, const char *uuid, const Ima
         return FALSE;
     if (chmod(overlay, 0600) < 0 || lchown(overlay, store->qemu_uid, store->qemu_gid) < 0)
         return image_store_fail(store, errno, error, "give %s to QEMU's user %u", overlay, (unsigned)store->qemu_uid);
-    if (!image_store_sync(store, folder, error))
+    /* libvirt syncs the definition that names it. */
+    if (!image_store_sync(store, overlay, error) || !image_store_sync(store, folder, error))
         return FALSE;
     undo_commit(undo);
     return TRUE;

@@ -2,16 +2,19 @@
 # The suites of `./setup test`, and how each is run. Sourced by ./setup, from the root of the tree.
 #
 #   unit    unit tests, under AddressSanitizer and UBSan          build-asan
+#   cli     hvm against an hvmd that answers as it is told        build-test
 #   golden  requests and hosts -> placement and domain XML        build-test
-#   cli     hvm and its client against a small hvmd              build-test
 #   layers  each library links against those above it alone       build-test
-#   nodes   NAT and reconnection on a libvirtd of their own     build-test
+#   nodes   NAT and reconnection on a libvirtd of their own       build-test
 #   docs    --help against the manual pages, the README           build-test
 #   fuzz    each fuzzer for a short while                         build-fuzz
 #   e2e     hvmd against real libvirt, QEMU and guests            build-test
 #
 # Results are TAP, or Meson's log of TAP; tests/tap_total.py adds them up.
 
+# Those that `meson test` runs in build-test.
+meson_suites="cli golden layers nodes docs"
+all_suites="unit $meson_suites fuzz e2e"
 fuzz_seconds=${HVM_TEST_FUZZ_SECONDS:-10}
 results=()
 # The long ones are left out of `quick`; of e2e then only these run.
@@ -81,44 +84,52 @@ all_e2e() {
     done
 }
 
+wants() { case " $wanted " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
+
+# A suite that somebody adds to Meson and not here would never run.
+check_suites() {
+    local suite
+
+    for suite in $(meson introspect build-test --tests | python3 -c '
+import json, sys
+print(*sorted({suite.split(":")[-1] for test in json.load(sys.stdin) for suite in test["suite"]}))'); do
+        case " $all_suites " in *" $suite "*) ;; *) die "Meson has a suite '$suite' that tests/suites.sh does not know" ;; esac
+    done
+}
+
 run_suites() {
     local suite wanted="$*" e2e began=$SECONDS
 
     e2e=$(all_e2e)
     case $wanted in
-    '') wanted="unit golden cli layers nodes docs fuzz e2e" ;;
-    quick) wanted="unit golden cli layers docs e2e" e2e=$quick_e2e ;;
+    '') wanted=$all_suites ;;
+    quick) wanted="unit $meson_suites e2e" e2e=$quick_e2e ;;
     esac
     for suite in $wanted; do
-        case $suite in
-        unit | golden | cli | layers | nodes | docs | fuzz | e2e) ;;
-        *) die "there is no suite '$suite': unit, golden, cli, layers, nodes, docs, fuzz, e2e, or quick" ;;
-        esac
+        case " $all_suites " in *" $suite "*) ;; *) die "there is no suite '$suite': ${all_suites// /, }, or quick" ;; esac
     done
     # The topologies recorded on real machines lie beside the tree where there are any.
     if [ -z "${HVM_TEST_HOSTS:-}" ] && [ -d ../shared/hosts ]; then
         HVM_TEST_HOSTS=$(readlink -f ../shared/hosts)
         export HVM_TEST_HOSTS
     fi
-    case " $wanted " in *" unit "*)
+    if wants unit; then
         build_in build-asan --werror -Dfault_injection=true -Db_sanitize=address,undefined -Db_lundef=false
         meson_suite build-asan unit
-        ;;
-    esac
-    case " $wanted " in *" golden "* | *" cli "* | *" layers "* | *" nodes "* | *" docs "* | *" e2e "*)
+    fi
+    if [ "$wanted" != unit ] && [ "$wanted" != fuzz ]; then
         build_in build-test --werror -Dfault_injection=true
         mkdir -p build-test/e2e
-        ;;
-    esac
-    for suite in golden cli layers nodes docs; do
-        case " $wanted " in *" $suite "*) meson_suite build-test $suite ;; esac
+        check_suites
+    fi
+    for suite in $meson_suites; do
+        ! wants "$suite" || meson_suite build-test "$suite"
     done
-    case " $wanted " in *" fuzz "*)
+    if wants fuzz; then
         CC=clang build_in build-fuzz -Dfuzz=true -Db_lundef=false
         run_fuzz
-        ;;
-    esac
-    case " $wanted " in *" e2e "*) run_e2e $e2e ;; esac
+    fi
+    ! wants e2e || run_e2e $e2e
 
     printf '\n'
     say "tests took $((SECONDS - began)) s"

@@ -48,7 +48,9 @@ class Total:
         elif planned is not None and planned != seen:
             self.failures.append(program + ': planned %d tests, ran %d (status %s)' % (planned, seen, status))
         elif status != 0 and failed == 0:
-            self.failures.append(program + ': ended with status %s though no test failed' % status)
+            why = re.search(r'^SUMMARY: .*', text, re.M)  # of a sanitizer
+            self.failures.append('%s: ended with status %s though no test failed%s'
+                                 % (program, status, ' (%s)' % why.group(0) if why else ''))
 
     def add_meson(self, path):
         with open(path, encoding='utf-8', errors='replace') as log:
@@ -57,7 +59,7 @@ class Total:
                 name, out, result = test['name'], test.get('stdout') or '', test['result']
                 if PLAN.search(out) or RESULT.search(out):
                     # Sanitizers end a program with a status that TAP does not show.
-                    self.add_tap(name, out, test['returncode'])
+                    self.add_tap(name, out + (test.get('stderr') or ''), test['returncode'])
                 elif result in ('OK', 'EXPECTEDFAIL'):
                     self.passed += 1
                 elif result == 'SKIP':

@@ -6,6 +6,7 @@
  */
 #include "cli.h"
 #include "hvm_error.h"
+#include "signals.h"
 #include "streams.h"
 #include "terminal.h"
 
@@ -13,7 +14,6 @@
 #include <glib-unix.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -30,38 +30,16 @@ typedef struct {
     GError *error;
 } Console;
 
-static gboolean on_signal(int fd, GIOCondition condition G_GNUC_UNUSED, gpointer data)
+static void on_signal(int number, gpointer data)
 {
     Console *console = data;
-    struct signalfd_siginfo info;
 
-    if (read(fd, &info, sizeof info) != sizeof info)
-        return G_SOURCE_CONTINUE;
-    if (info.ssi_signo == SIGCONT && console->on_terminal)
+    if (number == SIGCONT && console->on_terminal)
         terminal_make_raw(NULL);
-    else if (info.ssi_signo == SIGINT)
+    else if (number == SIGINT)
         console->left = TRUE;
-    else if (info.ssi_signo != SIGCONT)
-        console->signal_number = (int)info.ssi_signo;
-    return G_SOURCE_CONTINUE;
-}
-
-/* Before any other thread is there, so that none of them takes the signals. Those which the caller ignores stay so. */
-static void take_signals(Console *console)
-{
-    static const int taken[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT};
-    sigset_t set;
-
-    sigemptyset(&set);
-    for (gsize i = 0; i < G_N_ELEMENTS(taken); i++) {
-        struct sigaction before;
-
-        sigaction(taken[i], NULL, &before);
-        if (before.sa_handler != SIG_IGN)
-            sigaddset(&set, taken[i]);
-    }
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    g_unix_fd_add(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), G_IO_IN, on_signal, console);
+    else if (number != SIGCONT)
+        console->signal_number = number;
 }
 
 /* The bytes before a key that leaves; `length` where there is none. */
@@ -153,6 +131,7 @@ int run_console(Cli *cli, GError **error)
 {
     /* Static: the pump may still be blocked in a read, and tell its end, when this function has returned. */
     static Console console;
+    static const int taken[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT, 0};
     struct sigaction pipe_before;
 
     console = (Console){.on_terminal = isatty(STDIN_FILENO), .socket_fd = -1};
@@ -160,7 +139,7 @@ int run_console(Cli *cli, GError **error)
     /* A broken pipe comes as an error, so that the terminal is put back before hvm dies of it. */
     sigaction(SIGPIPE, NULL, &pipe_before);
     signal(SIGPIPE, SIG_IGN);
-    take_signals(&console);
+    signals_take(taken, on_signal, &console);
     if (!start(&console, cli, error)) {
         terminal_restore();
         return 1;

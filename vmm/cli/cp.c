@@ -6,20 +6,18 @@
  */
 #include "cli.h"
 #include "cp_archive.h"
+#include "cp_stage.h"
 #include "hvm_error.h"
+#include "signals.h"
 #include "terminal.h"
-#include "tree.h"
 #include "units.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <glib-unix.h>
 #include <locale.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -74,11 +72,7 @@ typedef struct {
     const char *local;
     char *guest;
     gboolean into_guest;
-    /* out of the guest: where it goes */
-    char *final;          /* name in the folder parent_fd */
-    char *stage;          /* name beside it, NULL: none made */
-    int parent_fd;
-    int stage_fd;
+    CpStage stage;        /* of a copy out of the guest */
     /* the exec */
     guint32 number;
     int stream_fd;
@@ -137,44 +131,12 @@ static gboolean read_places(Copy *copy, GError **error)
     return FALSE;
 }
 
-static void set_local_error(int number, const char *what, const char *path, GError **error)
-{
-    g_autofree char *name = hvm_escape(path, (gssize)MIN(strlen(path), 200));
-
-    g_set_error(error, HVM_ERROR,
-                number == ENOENT || number == ENOTDIR     ? HVM_ERROR_NOT_FOUND
-                : number == EACCES || number == EPERM     ? HVM_ERROR_DENIED
-                : number == EEXIST || number == ENOTEMPTY || number == EISDIR ? HVM_ERROR_EXISTS
-                                                          : HVM_ERROR_STORAGE,
-                "%s %s: %s", what, name, g_strerror(number));
-}
-
-/* The last name of a path; NULL where there is none. Caller frees. */
-static char *last_name(const char *path)
-{
-    g_autofree char *name = g_path_get_basename(path);
-
-    if (!*path || strcmp(name, "/") == 0 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-        return NULL;
-    return g_steal_pointer(&name);
-}
-
-/* What the copy is called in a folder that is there. */
-static char *copied_name(const char *path, GError **error)
-{
-    char *name = last_name(path);
-
-    if (!name)
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "cp: wanted a source with a name, found '%s'", path);
-    return name;
-}
-
 static gboolean find_source(Copy *copy, struct stat *ret_status, GError **error)
 {
     char *real = realpath(copy->local, NULL);
 
     if (!real || stat(real, ret_status) < 0) {
-        set_local_error(errno, "cannot copy", copy->local, error);
+        cp_set_error(errno, "cannot copy", copy->local, error);
         free(real);
         return FALSE;
     }
@@ -187,61 +149,7 @@ static gboolean find_source(Copy *copy, struct stat *ret_status, GError **error)
     return TRUE;
 }
 
-/* Where a copy out of the guest goes: copy->final in copy->parent_fd. */
-static gboolean find_target(Copy *copy, char **ret_parent, GError **error)
-{
-    gboolean into_folder = g_file_test(copy->local, G_FILE_TEST_IS_DIR);
-    g_autofree char *parent = into_folder ? g_strdup(copy->local) : g_path_get_dirname(copy->local);
-    struct stat status;
-
-    if (!into_folder && g_str_has_suffix(copy->local, "/")) {
-        set_local_error(ENOENT, "cannot copy to", copy->local, error);
-        return FALSE;
-    }
-    if (!(copy->final = into_folder ? copied_name(copy->guest_path, error) : g_path_get_basename(copy->local)))
-        return FALSE;
-    if ((copy->parent_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) {
-        set_local_error(errno, "cannot copy to", parent, error);
-        return FALSE;
-    }
-    if (fstatat(copy->parent_fd, copy->final, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(status.st_mode)) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_EXISTS, "there is a folder %s/%s already", parent, copy->final);
-        return FALSE;
-    }
-    *ret_parent = g_steal_pointer(&parent);
-    return TRUE;
-}
-
-static gboolean make_stage(Copy *copy, GError **error)
-{
-    g_autofree char *parent = NULL;
-    g_autofree char *path = NULL;
-
-    if (!find_target(copy, &parent, error))
-        return FALSE;
-    path = g_build_filename(parent, ".hvm-cp.XXXXXX", NULL);
-    if (!g_mkdtemp(path)) {
-        set_local_error(errno, "cannot copy to", parent, error);
-        return FALSE;
-    }
-    copy->stage = g_path_get_basename(path);
-    copy->stage_fd = openat(copy->parent_fd, copy->stage, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (copy->stage_fd >= 0)
-        return TRUE;
-    set_local_error(errno, "cannot enter", path, error);
-    return FALSE;
-}
-
-static void remove_stage(Copy *copy)
-{
-    g_autoptr(GError) error = NULL;
-
-    if (copy->stage && !tree_remove(copy->parent_fd, copy->stage, copy->stage, &error))
-        cli_report(error);
-    g_clear_pointer(&copy->stage, g_free);
-}
-
-/* --- signals ---------------------------------------------------------------------------------------------------------- */
+/* --- the end ---------------------------------------------------------------------------------------------------------- */
 
 /* Ends the guest's side, if it still runs: it then clears what it staged. */
 static void end_exec(Copy *copy)
@@ -263,40 +171,18 @@ static gboolean on_gave_up(gpointer data)
     return G_SOURCE_REMOVE;
 }
 
-static gboolean on_signal(int fd, GIOCondition condition G_GNUC_UNUSED, gpointer data)
+static void on_signal(int number, gpointer data)
 {
     Copy *copy = data;
-    struct signalfd_siginfo info;
 
-    if (read(fd, &info, sizeof info) != sizeof info)
-        return G_SOURCE_CONTINUE;
     /* Before there is anything to end, and when asked again, hvm ends at once. */
     if (!copy->number || copy->signal_number) {
-        remove_stage(copy);
-        terminal_die_by_signal((int)info.ssi_signo);
+        cp_stage_clear(&copy->stage);
+        terminal_die_by_signal(number);
     }
-    copy->signal_number = (int)info.ssi_signo;
+    copy->signal_number = number;
     end_exec(copy);
     g_timeout_add_seconds(END_PATIENCE_S, on_gave_up, copy);
-    return G_SOURCE_CONTINUE;
-}
-
-/* Before any other thread is there, so that none of them takes the signals. Those which the caller ignores stay so. */
-static void take_signals(Copy *copy)
-{
-    static const int taken[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-    sigset_t set;
-
-    sigemptyset(&set);
-    for (gsize i = 0; i < G_N_ELEMENTS(taken); i++) {
-        struct sigaction before;
-
-        sigaction(taken[i], NULL, &before);
-        if (before.sa_handler != SIG_IGN)
-            sigaddset(&set, taken[i]);
-    }
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    g_unix_fd_add(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), G_IO_IN, on_signal, copy);
 }
 
 /* --- the exec ----------------------------------------------------------------------------------------------------------- */
@@ -344,7 +230,7 @@ static void on_exec_end(GVariant *reply, const GError *error, gpointer data)
 static GVariant *exec_request(const Copy *copy, const struct stat *source, GError **error)
 {
     g_autofree char *whole = copy->into_guest ? g_canonicalize_filename(copy->local, NULL) : NULL;
-    g_autofree char *name = whole ? copied_name(whole, error) : NULL;
+    g_autofree char *name = whole ? cp_name(whole, error) : NULL;
     g_autofree char *mode = g_strdup_printf("%o", source->st_mode & 0777);
     const char *user = cli_value(copy->cli, "user");
     const char *const into[] = {"/bin/sh", "-c", script_into, "hvm-cp", copy->guest_path, name,
@@ -416,7 +302,7 @@ static gpointer worker_thread(gpointer data)
     Copy *copy = data;
 
     copy->good = copy->into_guest ? cp_pack(copy->source, copy->stream_fd, &copy->result, &copy->error)
-                                  : cp_unpack(copy->stream_fd, copy->stage_fd, &copy->result, &copy->error);
+                                  : cp_unpack(copy->stream_fd, copy->stage.fd, &copy->result, &copy->error);
     g_main_context_invoke(NULL, on_worker_end, copy);
     return NULL;
 }
@@ -462,27 +348,6 @@ static gboolean check_ends(const Copy *copy, GError **error)
     return TRUE;
 }
 
-/* Puts what was staged in its place. */
-static gboolean commit(const Copy *copy, GError **error)
-{
-    const struct timespec times[] = {{.tv_nsec = UTIME_OMIT}, copy->result.modified};
-    int top = openat(copy->stage_fd, CP_TOP, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    unsigned flags = copy->result.is_folder ? RENAME_NOREPLACE : 0;
-    int status = renameat2(copy->stage_fd, CP_TOP, copy->parent_fd, copy->final, flags);
-
-    if (status < 0 && flags && (errno == EINVAL || errno == ENOSYS)) /* NFS */
-        status = renameat(copy->stage_fd, CP_TOP, copy->parent_fd, copy->final);
-    if (status < 0)
-        set_local_error(errno, "cannot copy to", copy->final, error);
-    if (status == 0 && copy->result.is_folder && top >= 0 && (fchmod(top, copy->result.mode) < 0 || futimens(top, times) < 0)) {
-        set_local_error(errno, "cannot set the mode and time of", copy->final, error);
-        status = -1;
-    }
-    if (top >= 0)
-        close(top);
-    return status == 0;
-}
-
 static void tell_left_out(const Copy *copy)
 {
     g_autofree char *first = NULL;
@@ -504,21 +369,20 @@ static gboolean transfer(Copy *copy, GError **error)
         shutdown(copy->stream_fd, SHUT_RDWR);
     g_thread_join(g_steal_pointer(&copy->worker));
     if (copy->signal_number) {
-        remove_stage(copy);
+        cp_stage_clear(&copy->stage);
         terminal_die_by_signal(copy->signal_number);
     }
-    return check_ends(copy, error) && (copy->into_guest || commit(copy, error));
+    return check_ends(copy, error) && (copy->into_guest || cp_stage_commit(&copy->stage, &copy->result, error));
 }
 
 static void copy_clear(Copy *copy)
 {
-    const int fds[] = {copy->parent_fd, copy->stage_fd, copy->stream_fd, copy->other_fd, copy->errors_fd};
+    const int fds[] = {copy->stream_fd, copy->other_fd, copy->errors_fd};
 
     for (gsize i = 0; i < G_N_ELEMENTS(fds); i++)
         if (fds[i] >= 0)
             close(fds[i]);
     g_free(copy->guest);
-    g_free(copy->final);
     g_free(copy->source);
     g_string_free(copy->errors, TRUE);
     g_clear_error(&copy->wait_error);
@@ -531,6 +395,7 @@ static gboolean run_copy(Copy *copy, GError **error)
     struct stat source = {0};
     g_autoptr(GVariant) request = NULL;
     GVariant *floating = NULL;
+    static const int taken[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, 0};
     gboolean good = FALSE;
 
     if (!read_places(copy, error) || (copy->into_guest && !find_source(copy, &source, error)) ||
@@ -538,9 +403,9 @@ static gboolean run_copy(Copy *copy, GError **error)
         return FALSE;
     request = g_variant_ref_sink(floating);
     signal(SIGPIPE, SIG_IGN);
-    take_signals(copy);
-    good = (copy->into_guest || make_stage(copy, error)) && start_exec(copy, request, error) && transfer(copy, error);
-    remove_stage(copy);
+    signals_take(taken, on_signal, copy);
+    good = (copy->into_guest || cp_stage_make(&copy->stage, copy->local, copy->guest_path, error)) && start_exec(copy, request, error) && transfer(copy, error);
+    cp_stage_clear(&copy->stage);
     if (good)
         tell_left_out(copy);
     return good;
@@ -553,7 +418,8 @@ int run_cp(Cli *cli, GError **error)
     gboolean good = FALSE;
 
     copy = (Copy){.cli = cli, .errors = g_string_new(NULL)};
-    copy.parent_fd = copy.stage_fd = copy.stream_fd = copy.other_fd = copy.errors_fd = -1;
+    copy.stage = CP_STAGE_NONE;
+    copy.stream_fd = copy.other_fd = copy.errors_fd = -1;
     setlocale(LC_CTYPE, "C.UTF-8"); /* names in tar's pax headers are UTF-8 */
     good = run_copy(&copy, error);
     copy_clear(&copy);

@@ -1,15 +1,14 @@
 /* exec, run, shell: run a command in a guest that is there, or in one made for it. */
 #include "cli.h"
 #include "hvm_error.h"
+#include "signals.h"
 #include "streams.h"
 #include "terminal.h"
 #include "units.h"
 
 #include <errno.h>
-#include <glib-unix.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -33,8 +32,6 @@ typedef struct {
     const char *name;
     gboolean tty;
     guint32 number;         /* hvmd's, 0 until it has told */
-    int signal_fd;
-    sigset_t signals;       /* blocked, read from signal_fd */
     gint64 control_since;   /* when the oldest unanswered ExecControl was sent, 0: none */
     unsigned outputs;       /* pumps that have not ended */
     gboolean waited;        /* ExecWait has answered */
@@ -87,43 +84,16 @@ static void pass_size(Exec *exec)
     client_send(exec->cli->client, "ExecControl", g_variant_dict_end(&request));
 }
 
-static gboolean on_signal(int fd, GIOCondition condition G_GNUC_UNUSED, gpointer data)
+static void on_signal(int number, gpointer data)
 {
     Exec *exec = data;
-    struct signalfd_siginfo info;
 
-    if (read(fd, &info, sizeof info) != sizeof info)
-        return G_SOURCE_CONTINUE;
-    if (info.ssi_signo == SIGCONT)
+    if (number == SIGCONT)
         terminal_make_raw(NULL);
-    if (info.ssi_signo == SIGCONT || info.ssi_signo == SIGWINCH)
+    if (number == SIGCONT || number == SIGWINCH)
         pass_size(exec);
     else
-        pass_signal(exec, (int)info.ssi_signo);
-    return G_SOURCE_CONTINUE;
-}
-
-/* Before any other thread is there, so that none of them takes the signals. Those which the caller ignores (nohup) stay
- * so. */
-static void take_signals(Exec *exec)
-{
-    static const int passed[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
-
-    sigemptyset(&exec->signals);
-    for (gsize i = 0; i < G_N_ELEMENTS(passed); i++) {
-        struct sigaction before;
-
-        sigaction(passed[i], NULL, &before);
-        if (before.sa_handler != SIG_IGN)
-            sigaddset(&exec->signals, passed[i]);
-    }
-    if (exec->tty) {
-        sigaddset(&exec->signals, SIGWINCH);
-        sigaddset(&exec->signals, SIGCONT);
-    }
-    sigprocmask(SIG_BLOCK, &exec->signals, NULL);
-    exec->signal_fd = signalfd(-1, &exec->signals, SFD_CLOEXEC | SFD_NONBLOCK);
-    g_unix_fd_add(exec->signal_fd, G_IO_IN, on_signal, exec);
+        pass_signal(exec, number);
 }
 
 /* The names of terminals are made of these; anything else is no name, and programs in the guest look for files by it. */
@@ -360,6 +330,8 @@ static int execute(Cli *cli, const Work *work, GError **error)
 {
     /* Static: pumps may still be blocked in a read, and tell their end, when this function has returned. */
     static Exec exec;
+    static const int passed[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, 0};
+    static const int with_terminal[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH, SIGCONT, 0};
     g_autoptr(GVariant) request = NULL;
     g_autofree char *name = NULL;
     struct sigaction pipe_before;
@@ -375,7 +347,7 @@ static int execute(Cli *cli, const Work *work, GError **error)
     /* A broken pipe comes as an error, so that the terminal is put back before hvm dies of it. */
     sigaction(SIGPIPE, NULL, &pipe_before);
     signal(SIGPIPE, SIG_IGN);
-    take_signals(&exec);
+    signals_take(exec.tty ? with_terminal : passed, on_signal, &exec);
     if (!(exec.name = name = find_guest(cli, work, error)))
         return 1;
     cli_note(cli, "starting the command");

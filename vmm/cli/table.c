@@ -106,11 +106,20 @@ static gboolean integer(GVariant *value, gboolean *ret_negative, guint64 *ret_ma
     return TRUE;
 }
 
+/* The last one is kept: each look reads /etc/passwd or asks a server, and many guests have one owner. */
 static char *user_name(guint64 uid)
 {
-    struct passwd *entry = uid <= G_MAXUINT32 ? getpwuid((uid_t)uid) : NULL;
+    static char *last_name;
+    static guint64 last_uid;
 
-    return entry ? hvm_escape(entry->pw_name, -1) : g_strdup_printf("%" G_GUINT64_FORMAT, uid);
+    if (!last_name || last_uid != uid) {
+        struct passwd *entry = uid <= G_MAXUINT32 ? getpwuid((uid_t)uid) : NULL;
+
+        g_free(last_name);
+        last_name = entry ? hvm_escape(entry->pw_name, -1) : g_strdup_printf("%" G_GUINT64_FORMAT, uid);
+        last_uid = uid;
+    }
+    return g_strdup(last_name);
 }
 
 char *table_cell(const Column *column, GVariant *dict)

@@ -99,18 +99,20 @@ Caller *caller_new(int socket_fd, GError **error)
     read_names(caller);
 
     int pidfd = (int)syscall(SYS_pidfd_open, credentials.pid, 0);
-    Allowed allowed = {0};
+    struct pollfd ended = {.fd = pidfd, .events = POLLIN};
 
-    if (pidfd >= 0) {
-        struct pollfd ended = {.fd = pidfd, .events = POLLIN};
+    if (pidfd >= 0)
+        read_allowed(credentials.pid, &caller->allowed);
+    /* A pidfd becomes readable when its process ends: what was read may then be another's. Whoever hands on the connection of a
+     * process that has ended does not get out of their cpuset by it. */
+    gboolean known = pidfd >= 0 && poll(&ended, 1, 0) == 0;
 
-        read_allowed(credentials.pid, &allowed);
-        /* A pidfd becomes readable when its process ends: what was read may then be another's. */
-        if (poll(&ended, 1, 0) == 0)
-            caller->allowed = allowed;
+    if (!known)
+        g_set_error(error, HVM_ERROR, HVM_ERROR_DENIED, "cannot tell who is calling: wanted a process that lives, found that %d has ended",
+                    (int)credentials.pid);
+    if (pidfd >= 0)
         close(pidfd);
-    }
-    return g_steal_pointer(&caller);
+    return known ? g_steal_pointer(&caller) : NULL;
 }
 
 void caller_free(Caller *caller)

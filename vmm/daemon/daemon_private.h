@@ -34,8 +34,10 @@ struct Daemon {
     GHashTable *clients; /* set of Client */
     char *guid;
     int lock_fd;
-    unsigned pending;    /* connections that have not authenticated yet */
+    GQueue pending;      /* of Entry (listener.c): connections that have not authenticated yet */
+    GHashTable *threads; /* uid -> number of calls and jobs in threads, of users other than root */
     gint workers;        /* atomic: calls in threads */
+    gint leaving;        /* atomic: no new work */
     gboolean activated;  /* systemd holds the socket, and starts us again when it is used */
     unsigned idle_checks;
 };
@@ -83,7 +85,9 @@ struct Call {
 extern const Method methods[];
 
 gboolean listener_start(Daemon *daemon, GError **error);
+/* No more connections; those that are there are closed. Nobody else serves the socket until listener_release(). */
 void listener_stop(Daemon *daemon);
+void listener_release(Daemon *daemon);
 
 Client *client_ref(Client *client);
 void client_unref(Client *client);
@@ -96,6 +100,10 @@ gboolean client_own_guest(Client *client, const char *name);
 gboolean service_export(Client *client, GError **error);
 /* Answers and forgets the invocation; takes the reply (floating) or the error. Main thread. */
 void service_answer(Client *client, GDBusMethodInvocation *invocation, GVariant *reply, GUnixFDList *fds, const GError *error);
+
+/* A thread for a call or a job of a user's, who has only so many; BUSY. user_leave() gives it back. Main thread. */
+gboolean user_enter(Daemon *daemon, uid_t uid, GError **error);
+void user_leave(Daemon *daemon, uid_t uid);
 
 /* Typed reads of a checked request. Strings are valid as long as the request. */
 const char *request_string(GVariant *request, const char *key);
@@ -117,8 +125,9 @@ void events_on_guest(const char *event, const char *name, const char *uuid, uid_
 GVariant *events_subscribe(Call *call, GError **error);
 
 GVariant *exec_start(Call *call, GError **error);
-/* In the main thread, after exec_start(): hands it to the client, or ends it where the client is gone. */
-guint32 exec_register(Client *client, Exec *exec);
+/* In the main thread, after exec_start(): hands it to the client and returns its number; 0 with BUSY, and it is ended, where the
+ * client has too many or is gone. */
+guint32 exec_register(Client *client, Exec *exec, GError **error);
 GVariant *exec_wait(Call *call, GError **error);
 GVariant *exec_control(Call *call, GError **error);
 void exec_free(gpointer exec);

@@ -6,6 +6,7 @@
 
 #include "hvm_error.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -159,25 +160,32 @@ GVariant *exec_start(Call *call, GError **error)
     GVariantDict dict;
     int fds[] = {streams.stdin_fd, streams.stdout_fd, streams.stderr_fd};
 
+    if (streams.stdin_fd == streams.stdout_fd && (fds[1] = fcntl(fds[0], F_DUPFD_CLOEXEC, 3)) < 0) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "Exec: cannot make a descriptor: %s", g_strerror(errno));
+        close(fds[0]);
+        exec_free(exec);
+        return NULL;
+    }
     g_variant_dict_init(&dict, NULL);
     g_variant_dict_insert(&dict, "stdin", "h", 0);
     g_variant_dict_insert(&dict, "stdout", "h", 1);
     if (streams.stderr_fd >= 0)
         g_variant_dict_insert(&dict, "stderr", "h", 2);
-    if (streams.stdin_fd == streams.stdout_fd)
-        fds[1] = dup(fds[0]);
     call->fds = g_unix_fd_list_new_from_array(fds, streams.stderr_fd >= 0 ? 3 : 2);
     call->exec = exec;
     return g_variant_dict_end(&dict);
 }
 
-guint32 exec_register(Client *client, Exec *exec)
+guint32 exec_register(Client *client, Exec *exec, GError **error)
 {
+    if (!client->connection || g_hash_table_size(client->execs) >= EXECS_PER_CLIENT_MAX) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "Exec: wanted at most %d commands on one connection, found more",
+                    EXECS_PER_CLIENT_MAX);
+        exec_free(exec); /* the last reference, where it has ended already */
+        return 0;
+    }
     exec->id = ++client->last_id;
-    if (client->connection && g_hash_table_size(client->execs) < EXECS_PER_CLIENT_MAX)
-        g_hash_table_insert(client->execs, GUINT_TO_POINTER(exec->id), exec);
-    else
-        exec_free(exec);
+    g_hash_table_insert(client->execs, GUINT_TO_POINTER(exec->id), exec);
     return exec->id;
 }
 

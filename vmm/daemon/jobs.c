@@ -74,6 +74,7 @@ static gboolean finish_job(gpointer data)
 
     g_atomic_int_add(&running, -1);
     g_atomic_int_add(&job->call->client->daemon->workers, -1);
+    user_leave(job->call->client->daemon, job->call->client->caller->uid);
     job->done = TRUE;
     if (job->waiter)
         deliver(job);
@@ -110,6 +111,8 @@ GVariant *job_start(Call *call, GError **error)
         g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "%s: hvmd is busy with other jobs: try again", call->method->name);
         return NULL;
     }
+    if (!user_enter(client->daemon, client->caller->uid, error))
+        return NULL;
     Job *job = g_new0(Job, 1);
 
     g_atomic_ref_count_init(&job->references);

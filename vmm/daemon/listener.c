@@ -2,7 +2,8 @@
  * listener.c: the socket of hvmd.
  *
  * One hvmd for a socket: a lock file beside it is flock()ed first, then a stale socket is removed. A connection has 5 s to
- * authenticate, and only so many may be waiting, of one user and in all, so that a flood of silent ones starves nobody.
+ * authenticate, and only so many may be waiting, of one user and in all, so that a flood of silent ones starves nobody. GDBus keeps
+ * a thread of GTask's pool for each that authenticates: of one user few do so at a time, and the others wait for their turn.
  * Under systemd the listening socket is taken over (sd_listen_fds(3): LISTEN_PID, LISTEN_FDS).
  */
 #include "daemon_private.h"
@@ -14,10 +15,20 @@
 #include <glib/gstdio.h>
 #include <gio/gunixsocketaddress.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PENDING_MAX = 64, CLIENTS_PER_USER_MAX = 64, AUTHENTICATE_TIMEOUT_S = 5, LISTEN_FD = 3 };
+enum {
+    PENDING_MAX = 512,             /* of all users but root */
+    PENDING_PER_USER_MAX = 64,
+    AUTHENTICATING_PER_USER_MAX = 6,
+    CLIENTS_PER_USER_MAX = 64,
+    AUTHENTICATE_TIMEOUT_S = 5,
+    BACKLOG = 1024,                /* a full one is an error to a client that does not block */
+    RETRY_US = 1000000,
+    LISTEN_FD = 3
+};
 
 Client *client_ref(Client *client)
 {
@@ -49,19 +60,30 @@ gboolean client_own_guest(Client *client, const char *name)
     return !closed;
 }
 
+/* Destroys one guest. Nobody else will do so: it is tried again where somebody works on the guest, or libvirt does not answer. What
+ * is left when hvmd leaves ends with its connection to libvirt. */
+static void end_guest(Daemon *daemon, const Caller *caller, const char *name)
+{
+    for (;;) {
+        g_autoptr(GError) error = NULL;
+
+        if (guests_destroy(daemon->guests, caller, name, &error) || g_error_matches(error, HVM_ERROR, HVM_ERROR_NOT_FOUND))
+            return;
+        g_message("%s", error->message);
+        if (g_atomic_int_get(&daemon->leaving))
+            return;
+        g_usleep(RETRY_US);
+    }
+}
+
 /* Destroys the guests that belonged to a connection. */
 static gpointer end_guests(gpointer data)
 {
     Client *client = data;
     Daemon *daemon = client->daemon;
 
-    for (guint i = 0; i < client->ephemeral->len; i++) {
-        g_autoptr(GError) error = NULL;
-
-        if (!guests_destroy(daemon->guests, client->caller, client->ephemeral->pdata[i], &error) &&
-            !g_error_matches(error, HVM_ERROR, HVM_ERROR_NOT_FOUND))
-            g_warning("%s", error->message);
-    }
+    for (guint i = 0; i < client->ephemeral->len; i++)
+        end_guest(daemon, client->caller, client->ephemeral->pdata[i]);
     client_unref(client);
     g_atomic_int_add(&daemon->workers, -1);
     g_main_context_wakeup(NULL);
@@ -104,14 +126,36 @@ typedef struct {
     GIOStream *stream;
     GCancellable *cancellable;
     guint timeout;
+    uid_t uid;
+    gboolean authenticating; /* or waits for its turn */
     Caller *caller;
 } Entry;
+
+static void entry_begin(Entry *entry);
+
+/* The user's oldest connection that waits, if it is its turn. */
+static void begin_next(Daemon *daemon, uid_t uid)
+{
+    unsigned authenticating = 0;
+    Entry *next = NULL;
+
+    for (GList *item = daemon->pending.head; item; item = item->next) {
+        Entry *entry = item->data;
+
+        authenticating += entry->uid == uid && entry->authenticating;
+        if (entry->uid == uid && !entry->authenticating && !next)
+            next = entry;
+    }
+    if (next && authenticating < AUTHENTICATING_PER_USER_MAX)
+        entry_begin(next);
+}
 
 static void entry_free(Entry *entry)
 {
     if (entry->timeout)
         g_source_remove(entry->timeout);
-    entry->daemon->pending--;
+    g_queue_remove(&entry->daemon->pending, entry);
+    begin_next(entry->daemon, entry->uid);
     g_object_unref(entry->stream);
     g_object_unref(entry->cancellable);
     caller_free(entry->caller);
@@ -124,6 +168,10 @@ static gboolean on_timeout(gpointer data)
 
     entry->timeout = 0;
     g_cancellable_cancel(entry->cancellable);
+    if (!entry->authenticating) {
+        g_io_stream_close(entry->stream, NULL, NULL);
+        entry_free(entry);
+    }
     return G_SOURCE_REMOVE;
 }
 
@@ -146,8 +194,8 @@ static void on_authenticated(GObject *source G_GNUC_UNUSED, GAsyncResult *result
     g_autoptr(GError) error = NULL;
     g_autoptr(GDBusConnection) connection = g_dbus_connection_new_finish(result, &error);
 
-    if (!connection) {
-        g_debug("a connection failed to authenticate: %s", error->message);
+    if (!connection || g_atomic_int_get(&daemon->leaving)) {
+        g_debug("a connection failed to authenticate: %s", error ? error->message : "hvmd is about to end");
         g_io_stream_close(entry->stream, NULL, NULL);
         entry_free(entry);
         return;
@@ -219,26 +267,47 @@ static void on_caller(GObject *source G_GNUC_UNUSED, GAsyncResult *result, gpoin
                           observer, entry->cancellable, on_authenticated, entry);
 }
 
+static void entry_begin(Entry *entry)
+{
+    g_autoptr(GTask) task = g_task_new(NULL, NULL, on_caller, entry);
+
+    entry->authenticating = TRUE;
+    g_task_set_task_data(task, entry, NULL);
+    g_task_run_in_thread(task, look_up_caller);
+}
+
+/* Whether another connection of this user may wait. */
+static gboolean has_room(Daemon *daemon, uid_t uid)
+{
+    unsigned count = 0;
+
+    for (GList *item = daemon->pending.head; item; item = item->next)
+        count += ((Entry *)item->data)->uid == uid;
+    return count < PENDING_PER_USER_MAX && (uid == 0 || g_queue_get_length(&daemon->pending) < PENDING_MAX);
+}
+
 static gboolean on_incoming(GSocketService *service G_GNUC_UNUSED, GSocketConnection *connection,
                             GObject *source G_GNUC_UNUSED, gpointer data)
 {
     Daemon *daemon = data;
 
-    if (daemon->pending >= PENDING_MAX) {
+    struct ucred peer = {.uid = (uid_t)-1};
+    socklen_t length = sizeof peer;
+
+    if (getsockopt(g_socket_get_fd(g_socket_connection_get_socket(connection)), SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 ||
+        !has_room(daemon, peer.uid)) {
         g_io_stream_close(G_IO_STREAM(connection), NULL, NULL);
         return TRUE;
     }
     Entry *entry = g_new0(Entry, 1);
-    g_autoptr(GTask) task = NULL;
 
-    daemon->pending++;
     entry->daemon = daemon;
+    entry->uid = peer.uid;
     entry->stream = G_IO_STREAM(g_object_ref(connection));
     entry->cancellable = g_cancellable_new();
     entry->timeout = g_timeout_add_seconds(AUTHENTICATE_TIMEOUT_S, on_timeout, entry);
-    task = g_task_new(NULL, NULL, on_caller, entry);
-    g_task_set_task_data(task, entry, NULL);
-    g_task_run_in_thread(task, look_up_caller);
+    g_queue_push_tail(&daemon->pending, entry);
+    begin_next(daemon, entry->uid);
     return TRUE;
 }
 
@@ -280,6 +349,9 @@ static GSocket *make_socket(Daemon *daemon, GError **error)
     mode_t mask = umask(0111); /* anyone may connect; who may call what is decided for each method */
 
     socket = g_socket_new(G_SOCKET_FAMILY_UNIX, G_SOCKET_TYPE_STREAM, G_SOCKET_PROTOCOL_DEFAULT, error);
+    if (socket)
+        g_socket_set_listen_backlog(socket, BACKLOG);
+
     gboolean good = socket && g_socket_bind(socket, address, TRUE, error) && g_socket_listen(socket, error);
 
     umask(mask);
@@ -317,15 +389,19 @@ void listener_stop(Daemon *daemon)
         g_socket_listener_close(G_SOCKET_LISTENER(daemon->service));
         g_clear_object(&daemon->service);
     }
-    if (daemon->lock_fd >= 0) {
+    if (daemon->lock_fd >= 0)
         unlink(daemon->config->socket_path);
-        close(daemon->lock_fd);
-        daemon->lock_fd = -1;
-    }
     for (;;) {
         g_hash_table_iter_init(&iter, daemon->clients);
         if (!g_hash_table_iter_next(&iter, (gpointer *)&client, NULL))
             break;
         client_close(client);
     }
+}
+
+void listener_release(Daemon *daemon)
+{
+    if (daemon->lock_fd >= 0)
+        close(daemon->lock_fd);
+    daemon->lock_fd = -1;
 }

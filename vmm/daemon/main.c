@@ -11,10 +11,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /* Leaves after a minute of idleness. */
-enum { IDLE_CHECK_S = 10, IDLE_CHECKS = 6 };
+enum { IDLE_CHECK_S = 10, IDLE_CHECKS = 6, DESCRIPTORS = 65536 };
 
 static gboolean quit(gpointer data)
 {
@@ -26,7 +27,7 @@ static gboolean quit(gpointer data)
 static gboolean leave_when_idle(gpointer data)
 {
     Daemon *daemon = data;
-    gboolean busy = g_hash_table_size(daemon->clients) > 0 || daemon->pending > 0 ||
+    gboolean busy = g_hash_table_size(daemon->clients) > 0 || g_queue_get_length(&daemon->pending) > 0 ||
                     g_atomic_int_get(&daemon->workers) > 0 || !guests_ready(daemon->guests) || guests_busy(daemon->guests);
 
     daemon->idle_checks = busy ? 0 : daemon->idle_checks + 1;
@@ -56,8 +57,23 @@ static char *find_agent(void)
     return g_strdup(beside && g_file_test(beside, G_FILE_TEST_IS_EXECUTABLE) ? beside : HVM_LIBEXEC_DIR "/hvm-agent");
 }
 
+/* Each client costs a descriptor or a few; what hvmd starts with may be as little as 1024. */
+static void raise_descriptors(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= DESCRIPTORS)
+        return;
+    limit.rlim_cur = limit.rlim_max < DESCRIPTORS ? limit.rlim_max : DESCRIPTORS;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        g_debug("cannot raise the limit of open files");
+}
+
 static int serve(Daemon *daemon, GError **error)
 {
+    /* Held all the time, or g_main_context_invoke() would run in whichever thread calls it while no loop runs: at the end. */
+    g_main_context_acquire(NULL);
+
     guint term = g_unix_signal_add(SIGTERM, quit, daemon);
     guint interrupt = g_unix_signal_add(SIGINT, quit, daemon);
 
@@ -68,11 +84,15 @@ static int serve(Daemon *daemon, GError **error)
         g_message("hvmd %s serves %s", HVM_VERSION, daemon->config->socket_path);
         g_main_loop_run(daemon->loop);
     }
+    g_atomic_int_set(&daemon->leaving, TRUE);
     listener_stop(daemon);
+    if (daemon->guests)
+        guests_leave_all(daemon->guests);
     /* Calls and jobs that are under way end; what they changed is whole then. */
     while (g_atomic_int_get(&daemon->workers) > 0)
         g_main_context_iteration(NULL, TRUE);
     g_clear_pointer(&daemon->guests, guests_free);
+    listener_release(daemon);
     g_source_remove(term);
     g_source_remove(interrupt);
     return error && *error ? hvm_error_exit_status(*error) : EXIT_SUCCESS;
@@ -108,7 +128,10 @@ int main(int argc, char **argv)
         return fail(error);
     daemon.config->agent_path = find_agent();
     daemon.clients = g_hash_table_new_full(NULL, NULL, (GDestroyNotify)client_unref, NULL);
+    daemon.threads = g_hash_table_new(NULL, NULL);
+    g_queue_init(&daemon.pending);
     daemon.loop = g_main_loop_new(NULL, FALSE);
+    raise_descriptors();
     virt_register_event_loop();
 
     int status = serve(&daemon, &error);
@@ -117,6 +140,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "hvmd: %s\n", error->message);
     g_main_loop_unref(daemon.loop);
     g_hash_table_unref(daemon.clients);
+    g_hash_table_unref(daemon.threads);
     g_free(daemon.guid);
     config_free(daemon.config);
     return status;

@@ -7,9 +7,36 @@
 #include "io_hvm1.h"
 
 #include <string.h>
+#include <unistd.h>
 
 /* A client with more unanswered or unread calls than this is not reading: it is dropped before its queue grows. */
-enum { OUTSTANDING_MAX = 64, WORKERS_MAX = 256 };
+enum { OUTSTANDING_MAX = 64, WORKERS_MAX = 256, THREADS_PER_USER_MAX = 48 };
+
+gboolean user_enter(Daemon *daemon, uid_t uid, GError **error)
+{
+    gpointer key = GUINT_TO_POINTER(uid);
+    unsigned count = GPOINTER_TO_UINT(g_hash_table_lookup(daemon->threads, key));
+
+    if (uid == 0)
+        return TRUE;
+    if (count >= THREADS_PER_USER_MAX) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "hvmd is busy with %u calls of user %u: try again", count, uid);
+        return FALSE;
+    }
+    g_hash_table_insert(daemon->threads, key, GUINT_TO_POINTER(count + 1));
+    return TRUE;
+}
+
+void user_leave(Daemon *daemon, uid_t uid)
+{
+    gpointer key = GUINT_TO_POINTER(uid);
+    unsigned count = GPOINTER_TO_UINT(g_hash_table_lookup(daemon->threads, key));
+
+    if (count > 1)
+        g_hash_table_insert(daemon->threads, key, GUINT_TO_POINTER(count - 1));
+    else
+        g_hash_table_remove(daemon->threads, key);
+}
 
 const char *request_string(GVariant *request, const char *key)
 {
@@ -169,8 +196,10 @@ static gboolean finish_call(gpointer data)
     Client *client = call->client;
 
     g_atomic_int_add(&client->daemon->workers, -1);
-    if (call->exec) {
-        guint32 id = exec_register(client, g_steal_pointer(&call->exec));
+    user_leave(client->daemon, client->caller->uid);
+    guint32 id = call->exec ? exec_register(client, g_steal_pointer(&call->exec), &call->error) : 0;
+
+    if (id) {
         GVariantDict dict;
 
         g_variant_dict_init(&dict, call->reply);
@@ -203,7 +232,7 @@ static void dispatch(Call *call)
     if (call->method->kind == METHOD_WORKER) {
         if (g_atomic_int_get(&client->daemon->workers) >= WORKERS_MAX) {
             g_set_error(&call->error, HVM_ERROR, HVM_ERROR_BUSY, "hvmd is busy with %d calls: try again", WORKERS_MAX);
-        } else {
+        } else if (user_enter(client->daemon, client->caller->uid, &call->error)) {
             g_atomic_int_inc(&client->daemon->workers);
             thread = g_thread_new("hvm-call", call_thread, call);
             return;
@@ -227,6 +256,63 @@ static const Method *find_method(const char *name)
     return NULL;
 }
 
+/* Counts a call whose answer is to be read. FALSE where the client does not read them, or was dropped for it before: what it had sent
+ * by then still comes. */
+static gboolean admit(Client *client)
+{
+    if (!client->connection)
+        return FALSE;
+    if (client->outstanding < OUTSTANDING_MAX) {
+        client->outstanding++;
+        return TRUE;
+    }
+    g_message("user %u does not read its answers: connection closed", client->caller->uid);
+    client_close(client);
+    return FALSE;
+}
+
+/* A call that GDBus answers by itself (Peer, Introspectable, Properties, what is unknown). In the main thread. */
+static gboolean count_other(gpointer data)
+{
+    Client *client = data;
+
+    if (admit(client))
+        g_dbus_connection_flush(client->connection, NULL, on_flushed, client_ref(client));
+    return G_SOURCE_REMOVE;
+}
+
+static void unref_client(gpointer client)
+{
+    client_unref(client);
+}
+
+/* No method takes descriptors: they are closed before they add up. */
+static void close_descriptors(GDBusMessage *message)
+{
+    GUnixFDList *list = g_dbus_message_get_unix_fd_list(message);
+    int count = 0;
+    g_autofree int *fds = list ? g_unix_fd_list_steal_fds(list, &count) : NULL;
+
+    for (int i = 0; i < count; i++)
+        close(fds[i]);
+}
+
+/* In GDBus's thread. */
+static GDBusMessage *on_message(GDBusConnection *connection G_GNUC_UNUSED, GDBusMessage *message, gboolean incoming, gpointer client)
+{
+    const char *member = g_dbus_message_get_member(message);
+
+    if (!incoming)
+        return message;
+    close_descriptors(message);
+    if (g_dbus_message_get_message_type(message) == G_DBUS_MESSAGE_TYPE_METHOD_CALL &&
+        (g_strcmp0(g_dbus_message_get_interface(message), "io.hvm1") != 0 || !member || !find_method(member) ||
+         g_strcmp0(g_dbus_message_get_path(message), "/io/hvm1") != 0 ||
+         g_strcmp0(g_dbus_message_get_signature(message), "a{sv}") != 0))
+        g_idle_add_full(G_PRIORITY_DEFAULT, count_other, client_ref(client), unref_client);
+    return message;
+}
+
 static void on_method(GDBusConnection *connection G_GNUC_UNUSED, const char *sender G_GNUC_UNUSED, const char *path G_GNUC_UNUSED,
                       const char *interface G_GNUC_UNUSED, const char *name, GVariant *parameters,
                       GDBusMethodInvocation *invocation, gpointer data)
@@ -237,12 +323,8 @@ static void on_method(GDBusConnection *connection G_GNUC_UNUSED, const char *sen
     g_autoptr(GVariant) request = g_variant_get_child_value(parameters, 0);
     g_autoptr(GError) error = NULL;
 
-    client->outstanding++;
-    if (client->outstanding > OUTSTANDING_MAX) {
-        g_message("user %u does not read its answers: connection closed", client->caller->uid);
+    if (!admit(client)) {
         g_object_unref(invocation);
-        client->outstanding--;
-        client_close(client);
         return;
     }
     if (!authorize(client, info, request, &error) || !check_request(method, request, &error)) {
@@ -265,6 +347,7 @@ gboolean service_export(Client *client, GError **error)
     /* The table and the contract must tell of the same methods. */
     for (GDBusMethodInfo **info = io_hvm1_interface.methods; *info; info++)
         g_assert(find_method((*info)->name) && g_dbus_annotation_info_lookup((*info)->annotations, "io.hvm1.Right"));
+    g_dbus_connection_add_filter(client->connection, on_message, client_ref(client), unref_client);
     return g_dbus_connection_register_object(client->connection, "/io/hvm1", (GDBusInterfaceInfo *)&io_hvm1_interface,
                                              &vtable, client_ref(client), (GDestroyNotify)client_unref, error) != 0;
 }

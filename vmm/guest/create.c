@@ -21,6 +21,7 @@ void guest_forget(Guests *guests, Guest *guest)
 {
     g_mutex_lock(&guests->lock);
     guest->gone = TRUE;
+    guests->forgotten = ++guests->serial;
     g_hash_table_remove(guests->table, guest->real->spec->name);
     g_cond_broadcast(&guests->changed);
     g_mutex_unlock(&guests->lock);
@@ -31,6 +32,7 @@ void guest_publish(Guests *guests, Guest *guest)
     g_mutex_lock(&guests->lock);
     guest->creating = FALSE;
     guest->operation = NULL;
+    guest->touched = ++guests->serial;
     g_cond_broadcast(&guests->changed);
     g_mutex_unlock(&guests->lock);
     if (!guest->real->ephemeral)
@@ -139,15 +141,23 @@ gboolean guest_take_name(Guests *guests, const Caller *caller, Guest *guest, GEr
     return good;
 }
 
-/* A domain of that name which is not ours. */
-static gboolean check_foreign(Guests *guests, const char *name, GError **error)
+/* Why libvirt does not define it may be that it has a domain of that name, which then is not ours. Asked only afterwards:
+ * libvirt refuses by itself, and asking is one more round trip. */
+static gboolean define(Guests *guests, const RuntimeGuest *real, GError **error)
 {
-    g_autoptr(virConnect) connect = virt_get(guests->virt, error);
-    g_autoptr(virDomain) domain = connect ? virDomainLookupByName(connect, name) : NULL;
+    g_autoptr(GError) local = NULL;
+
+    if (guests->runtime->define(guests->runtime, real, &local))
+        return TRUE;
+
+    g_autoptr(virConnect) connect = virt_get(guests->virt, NULL);
+    g_autoptr(virDomain) domain = connect ? virDomainLookupByName(connect, real->spec->name) : NULL;
 
     if (domain)
         g_set_error(error, HVM_ERROR, HVM_ERROR_EXISTS, "libvirt has a domain of that name that hvm did not make");
-    return connect && !domain;
+    else
+        g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
 }
 
 gboolean guests_create(Guests *guests, const Caller *caller, const char *name, const char *template_name,
@@ -167,7 +177,7 @@ gboolean guests_create(Guests *guests, const Caller *caller, const char *name, c
         return FALSE;
     undo_push(undo, "name", undo_name, &pair, NULL);
 
-    gboolean good = check_foreign(guests, name, error) && step_reached("create.name", error);
+    gboolean good = step_reached("create.name", error);
 
     if (good) {
         progress("making its disk", data);
@@ -175,7 +185,7 @@ gboolean guests_create(Guests *guests, const Caller *caller, const char *name, c
     }
     if (good) {
         undo_push(undo, "disk", undo_disk, &pair, NULL);
-        good = step_reached("create.disk", error) && guests->runtime->define(guests->runtime, guest->real, error);
+        good = step_reached("create.disk", error) && define(guests, guest->real, error);
     }
     if (good) {
         undo_push(undo, "domain", undo_define, &pair, NULL);

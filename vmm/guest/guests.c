@@ -83,12 +83,17 @@ Guest *guest_begin(Guests *guests, const Caller *caller, const char *name, const
             break;
     const char *other = guest->operation;
     gboolean gone = guest->gone;
+    gboolean late = guests->leaving && strcmp(operation, "destroy") != 0;
 
-    if (!other && !gone)
+    if (!other && !gone && !late)
         guest->operation = operation;
     g_mutex_unlock(&guests->lock);
     if (gone) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_NOT_FOUND, "there is no guest '%s'", name);
+        return NULL;
+    }
+    if (late) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "guest '%s': cannot %s it: hvmd is about to end", name, operation);
         return NULL;
     }
     if (other) {
@@ -103,6 +108,7 @@ void guest_end(Guests *guests, Guest *guest)
 {
     g_mutex_lock(&guests->lock);
     guest->operation = NULL;
+    guest->touched = ++guests->serial;
     g_cond_broadcast(&guests->changed);
     g_mutex_unlock(&guests->lock);
     guest_unref(guest);
@@ -178,11 +184,35 @@ gboolean guest_wait_off(Guests *guests, Guest *guest, gint64 deadline_us)
     gboolean off = FALSE;
 
     g_mutex_lock(&guests->lock);
-    while (!(off = guest->state == GUEST_OFF || guest->state == GUEST_CRASHED))
+    while (!(off = guest->state == GUEST_OFF || guest->state == GUEST_CRASHED) && !guests->leaving)
         if (!g_cond_wait_until(&guests->changed, &guests->lock, deadline_us))
             break;
     g_mutex_unlock(&guests->lock);
     return off;
+}
+
+void guests_leave_all(Guests *guests)
+{
+    GHashTableIter iter;
+    Guest *guest = NULL;
+
+    g_mutex_lock(&guests->lock);
+    guests->leaving = TRUE;
+    g_hash_table_iter_init(&iter, guests->table);
+    while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
+        g_cancellable_cancel(guest->life); /* who waits for its agent waits on this */
+    g_cond_broadcast(&guests->changed);
+    g_mutex_unlock(&guests->lock);
+}
+
+gboolean guests_check_stays(Guests *guests, GError **error)
+{
+    g_mutex_lock(&guests->lock);
+    gboolean leaving = guests->leaving;
+    g_mutex_unlock(&guests->lock);
+    if (leaving)
+        g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "hvmd is about to end");
+    return !leaving;
 }
 
 gboolean guests_fill_paths(Guests *guests, RuntimeGuest *real, GError **error)
@@ -275,6 +305,7 @@ Guests *guests_new(const GuestsConfig *config, GError **error)
     g_autoptr(Guests) guests = g_new0(Guests, 1);
 
     g_mutex_init(&guests->lock);
+    g_mutex_init(&guests->read_back_lock);
     g_cond_init(&guests->changed);
     guests->config = config;
     guests->table = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)guest_unref);
@@ -310,6 +341,7 @@ void guests_free(Guests *guests)
     g_clear_pointer(&guests->ledger, ledger_free);
     g_clear_pointer(&guests->store, image_store_free);
     g_mutex_clear(&guests->lock);
+    g_mutex_clear(&guests->read_back_lock);
     g_cond_clear(&guests->changed);
     g_free(guests);
 }

@@ -72,6 +72,10 @@ void guests_set_listener(Guests *guests, GuestsEventFunc on_event, gpointer data
 /* Whether any guest is not off (or crashed), or something works on one. Any thread, does not block. */
 gboolean guests_busy(Guests *guests);
 
+/* hvmd is about to end: whoever waits for a guest (to boot, to power off, for room) stops waiting, with BUSY, and nothing new begins but
+ * guests_destroy(). Guests stay as they are. Any thread, does not block. */
+void guests_leave_all(Guests *guests);
+
 /* Stops threads and closes; guests run on. In the main thread. */
 void guests_free(Guests *guests);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Guests, guests_free)

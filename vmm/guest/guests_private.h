@@ -20,6 +20,7 @@ typedef struct {
     gboolean gone;           /* destroyed: not in the table any more */
     gboolean leaving;        /* ephemeral, and about to be destroyed. Under the lock */
     gboolean reconcile_queued;
+    guint64 touched;         /* Guests.serial when an operation on it last ended. Under the lock */
     GCancellable *life;      /* cancelled when the guest stops; a new one at each start. Under the lock */
     GMutex channel_lock;
     struct ChannelBox *channel; /* under channel_lock */
@@ -42,7 +43,12 @@ struct Guests {
     Ledger *ledger;
     Host *host;           /* newest snapshot */
     gboolean ready;
-    gboolean recovered;   /* half-made things have been cleared once; only guests_recover() touches it */
+    gboolean leaving;     /* guests_leave_all() */
+    gboolean recovered;   /* half-made things have been cleared once; under read_back_lock */
+    guint64 serial;       /* counts ends of operations: what libvirt listed before one is older than what the table says */
+    guint64 forgotten;    /* the serial when a guest last left the table */
+    GMutex read_back_lock; /* held over a listing and what follows from it, before `lock`; in workers only */
+    gboolean read_back_queued;
     gint workers;         /* atomic: threads under way */
     GuestsEventFunc on_event;
     gpointer event_data;
@@ -96,7 +102,10 @@ void guest_emit(Guests *guests, const Guest *guest, const char *event);
 /* Asks the runtime how the guest is and sets its state. With the operation held. */
 gboolean guest_refresh_state(Guests *guests, Guest *guest, GError **error);
 
-/* Waits until the guest is off or crashed, or the time ran out (FALSE). Operation held or not. */
+/* BUSY where hvmd is about to end. Takes the lock. */
+gboolean guests_check_stays(Guests *guests, GError **error);
+
+/* Waits until the guest is off or crashed, or the time ran out, or hvmd is about to end (FALSE). Operation held or not. */
 gboolean guest_wait_off(Guests *guests, Guest *guest, gint64 deadline_us);
 
 /* Paths derived from the UUID: fills disk_path, log_path, socket_folder, qemu_uid, ... of `real`. */
@@ -137,6 +146,9 @@ void guests_recover(Guests *guests);
 /* Runs `func(guests, data)` in a thread of its own, which guests_free() waits for. */
 typedef void (*GuestsWork)(Guests *guests, gpointer data);
 void guests_run(Guests *guests, GuestsWork func, gpointer data);
+
+/* Looks in a worker how a guest really is, after something failed for which libvirt may be to blame. */
+void guests_look_again(Guests *guests, const Guest *guest);
 
 /* A GuestsProgressFunc that says nothing. */
 void guests_no_progress(const char *text, gpointer data);

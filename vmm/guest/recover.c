@@ -12,6 +12,22 @@
 #include <glib/gstdio.h>
 #include <string.h>
 
+enum { READ_BACKS_MAX = 5 };
+
+/* Whether what was listed at `since` may be older than what the table says of a name. With the lock held. */
+static gboolean is_stale(const Guests *guests, const Guest *guest, guint64 since)
+{
+    return guest ? guest->operation || guest->touched > since : guests->forgotten > since;
+}
+
+/* Another domain has the guest's name now. With the lock held. */
+static void replace(Guests *guests, Guest *guest)
+{
+    ledger_release(guests->ledger, guest->real->uuid);
+    g_cancellable_cancel(guest->life);
+    guest->gone = TRUE;
+}
+
 /* Takes one found guest into the table. With the lock held. */
 static void adopt(Guests *guests, RuntimeFound *found)
 {
@@ -19,10 +35,9 @@ static void adopt(Guests *guests, RuntimeFound *found)
     Guest *guest = g_hash_table_lookup(guests->table, name);
 
     if (!guest && found->guest->ephemeral)
-        return; /* an earlier hvmd's: libvirt is about to end it (AUTODESTROY), and its disk is cleared */
-
-    if (guest && guest->operation)
-        return; /* whoever works on it knows better */
+        return; /* an earlier hvmd's: end_orphans() */
+    if (guest && strcmp(guest->real->uuid, found->guest->uuid) != 0)
+        replace(guests, guest);
     if (!guest || strcmp(guest->real->uuid, found->guest->uuid) != 0) {
         g_autoptr(GError) error = NULL;
 
@@ -41,11 +56,14 @@ static void adopt(Guests *guests, RuntimeFound *found)
         ledger_release(guests->ledger, guest->real->uuid);
         g_clear_pointer(&guest->real->placement, placement_free);
         g_cancellable_cancel(guest->life);
+    } else if (g_cancellable_is_cancelled(guest->life)) { /* it was started past hvmd */
+        g_object_unref(guest->life);
+        guest->life = g_cancellable_new();
     }
 }
 
 /* Drops guests whose domain is gone. With the lock held. */
-static void drop_missing(Guests *guests, GPtrArray *all)
+static void drop_missing(Guests *guests, GPtrArray *all, guint64 since)
 {
     g_autoptr(GHashTable) there = g_hash_table_new(g_str_hash, g_str_equal);
     GHashTableIter iter;
@@ -56,22 +74,64 @@ static void drop_missing(Guests *guests, GPtrArray *all)
         g_hash_table_add(there, ((RuntimeFound *)all->pdata[i])->name);
     g_hash_table_iter_init(&iter, guests->table);
     while (g_hash_table_iter_next(&iter, (gpointer *)&name, (gpointer *)&guest)) {
-        if (guest->operation || guest->real->ephemeral || g_hash_table_contains(there, name))
-            continue; /* an ephemeral one is forgotten by the connection that it belongs to */
+        if (is_stale(guests, guest, since) || g_hash_table_contains(there, name))
+            continue;
         ledger_release(guests->ledger, guest->real->uuid);
         g_cancellable_cancel(guest->life);
+        if (guest->real->ephemeral) { /* it is forgotten by the connection that it belongs to */
+            guest->state = guest->told = GUEST_OFF;
+            g_clear_pointer(&guest->real->placement, placement_free);
+            continue;
+        }
         guest->gone = TRUE;
         g_hash_table_iter_remove(&iter);
     }
 }
 
-/* Brings table and ledger up to what the runtime lists. */
-static gboolean read_back(Guests *guests, GError **error)
+/* Ephemeral domains of an hvmd that was killed. libvirt ends them by itself (AUTODESTROY), unless libvirtd was restarted too. */
+static void end_orphans(Guests *guests, GPtrArray *all)
 {
-    g_autoptr(GPtrArray) all = guests->runtime->list(guests->runtime, guests->config->store_path, error);
+    for (guint i = 0; i < all->len; i++) {
+        const RuntimeFound *found = all->pdata[i];
+        g_autoptr(GError) error = NULL;
+
+        if (!found->guest || !found->guest->ephemeral)
+            continue;
+        g_mutex_lock(&guests->lock);
+        gboolean held = g_hash_table_contains(guests->table, found->name);
+        g_mutex_unlock(&guests->lock);
+        if (!held && !guests->runtime->kill(guests->runtime, found->guest, &error))
+            g_warning("domain '%s', which belongs to nobody: %s", found->name, error->message);
+    }
+}
+
+/* Takes one thing that was found into ledger and table. FALSE where the listing may be too old for it. With the lock held. */
+static gboolean take_found(Guests *guests, RuntimeFound *found, guint64 since)
+{
+    Guest *guest = g_hash_table_lookup(guests->table, found->name);
+
+    if (found->guest && is_stale(guests, guest, since))
+        return guest && guest->operation; /* whoever works on it knows better */
+    if (found->promise && !ledger_find(guests->ledger, found->uuid))
+        ledger_add(guests->ledger, g_steal_pointer(&found->promise));
+    if (found->guest)
+        adopt(guests, found);
+    return TRUE;
+}
+
+/* Brings table and ledger up to what the runtime lists, which is returned (caller unrefs). *ret_whole: FALSE where something changed
+ * meanwhile, so that another listing is wanted. With read_back_lock held. */
+static GPtrArray *read_back_once(Guests *guests, gboolean *ret_whole, GError **error)
+{
+    g_mutex_lock(&guests->lock);
+    guint64 since = guests->serial;
+    g_mutex_unlock(&guests->lock);
+
+    GPtrArray *all = guests->runtime->list(guests->runtime, guests->config->store_path, error);
 
     if (!all)
-        return FALSE;
+        return NULL;
+    *ret_whole = TRUE;
     g_mutex_lock(&guests->lock);
     /* Promises of domains that are not ours are made anew; ours are kept while an operation is under way. */
     for (guint i = guests->ledger->entries->len; i-- > 0;) {
@@ -81,19 +141,27 @@ static gboolean read_back(Guests *guests, GError **error)
         if (entry->owner_uid == (uid_t)-1)
             ledger_release(guests->ledger, uuid);
     }
-    for (guint i = 0; i < all->len; i++) {
-        RuntimeFound *found = all->pdata[i];
-        const LedgerEntry *known = found->promise ? ledger_find(guests->ledger, found->promise->uuid) : NULL;
-
-        if (found->promise && !known)
-            ledger_add(guests->ledger, g_steal_pointer(&found->promise));
-        if (found->guest)
-            adopt(guests, found);
-    }
-    drop_missing(guests, all);
+    for (guint i = 0; i < all->len; i++)
+        *ret_whole = take_found(guests, all->pdata[i], since) && *ret_whole;
+    drop_missing(guests, all, since);
     g_cond_broadcast(&guests->changed);
     g_mutex_unlock(&guests->lock);
-    return TRUE;
+    end_orphans(guests, all);
+    return all;
+}
+
+/* As read_back_once(), until the listing is not older than what it is held against; under a load which never lets that happen, each
+ * end of an operation has its own look. */
+static GPtrArray *read_back(Guests *guests, GError **error)
+{
+    gboolean whole = FALSE;
+    GPtrArray *all = read_back_once(guests, &whole, error);
+
+    for (int i = 1; all && !whole && i < READ_BACKS_MAX; i++) {
+        g_ptr_array_unref(all);
+        all = read_back_once(guests, &whole, error);
+    }
+    return all;
 }
 
 static gboolean known_uuid(const char *uuid, gpointer data)
@@ -149,14 +217,18 @@ static void clear_socket_folders(Guests *guests)
     }
 }
 
+static int by_name(gconstpointer a, gconstpointer b)
+{
+    return strcmp((*(Guest *const *)a)->real->spec->name, (*(Guest *const *)b)->real->spec->name);
+}
+
 /* Guests with autostart, once after the node has booted: /run does not outlive a boot. */
 static void start_automatic(Guests *guests)
 {
     g_autofree char *marker = g_build_filename(guests->config->runtime_folder, "autostarted", NULL);
-    g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GPtrArray) chosen = g_ptr_array_new_with_free_func((GDestroyNotify)guest_unref);
     GHashTableIter iter;
     Guest *guest = NULL;
-    const Caller root = {0};
 
     if (g_file_test(marker, G_FILE_TEST_EXISTS) || !g_file_set_contents(marker, "", 0, NULL))
         return;
@@ -164,13 +236,15 @@ static void start_automatic(Guests *guests)
     g_hash_table_iter_init(&iter, guests->table);
     while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
         if (guest->real->spec->autostart && guest->state == GUEST_OFF)
-            g_ptr_array_add(names, g_strdup(guest->real->spec->name));
+            g_ptr_array_add(chosen, guest_ref(guest));
     g_mutex_unlock(&guests->lock);
-    g_ptr_array_sort_with_data(names, (GCompareDataFunc)(void *)g_strcmp0, NULL);
-    for (guint i = 0; i < names->len; i++) {
+    g_ptr_array_sort(chosen, by_name);
+    for (guint i = 0; i < chosen->len; i++) {
+        const RuntimeGuest *real = ((Guest *)chosen->pdata[i])->real;
+        const Caller owner = {.uid = real->owner_uid, .gid = real->owner_gid}; /* with no more rights than at create */
         g_autoptr(GError) error = NULL;
 
-        if (!guests_start(guests, &root, names->pdata[i], FALSE, guests_no_progress, NULL, &error))
+        if (!guests_start(guests, &owner, real->spec->name, FALSE, guests_no_progress, NULL, &error))
             g_warning("autostart: %s", error->message);
     }
 }
@@ -179,20 +253,53 @@ void guests_no_progress(const char *text G_GNUC_UNUSED, gpointer data G_GNUC_UNU
 {
 }
 
+/* What a folder in the store must not be cleared for: a guest in the table, or any domain at all. Metadata that cannot be read (a newer
+ * hvm's, or edited by hand) are no reason to remove a disk. */
+typedef struct {
+    Guests *guests;
+    GPtrArray *all;
+} Known;
+
+static gboolean is_anyones(const char *uuid, gpointer data)
+{
+    const Known *known = data;
+
+    for (guint i = 0; i < known->all->len; i++) {
+        const RuntimeFound *found = known->all->pdata[i];
+        gboolean orphan = found->guest && found->guest->ephemeral; /* ended by now; in the table if it is not one */
+
+        if (!orphan && strcmp(found->uuid, uuid) == 0)
+            return TRUE;
+    }
+    return known_uuid(uuid, known->guests);
+}
+
+/* Half-made things of an earlier hvmd. */
+static void clear_remains(Guests *guests, GPtrArray *all)
+{
+    Known known = {guests, all};
+    g_autoptr(GError) error = NULL;
+
+    if (!image_store_recover(guests->store, is_anyones, &known, &error))
+        g_warning("%s", error->message);
+    clear_networks(guests);
+    clear_socket_folders(guests);
+}
+
 void guests_recover(Guests *guests)
 {
     g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) all = NULL;
 
-    if (!read_back(guests, &error)) {
+    g_mutex_lock(&guests->read_back_lock);
+    if ((all = read_back(guests, &error)) && !guests->recovered) {
+        clear_remains(guests, all);
+        guests->recovered = TRUE;
+    }
+    g_mutex_unlock(&guests->read_back_lock);
+    if (!all) {
         g_warning("cannot read the guests back: %s", error->message);
         return;
-    }
-    if (!guests->recovered) {
-        if (!image_store_recover(guests->store, known_uuid, guests, &error))
-            g_warning("%s", error->message);
-        clear_networks(guests);
-        clear_socket_folders(guests);
-        guests->recovered = TRUE;
     }
     g_mutex_lock(&guests->lock);
     guests->ready = TRUE;
@@ -221,6 +328,40 @@ void guests_on_state(gboolean connected, gpointer pointer)
     g_mutex_unlock(&guests->lock);
 }
 
+static void read_back_work(Guests *guests, gpointer data G_GNUC_UNUSED)
+{
+    g_autoptr(GPtrArray) all = NULL;
+
+    g_mutex_lock(&guests->read_back_lock);
+    g_mutex_lock(&guests->lock);
+    guests->read_back_queued = FALSE; /* what is told from here on wants another listing */
+    g_mutex_unlock(&guests->lock);
+    all = read_back(guests, NULL);
+    g_mutex_unlock(&guests->read_back_lock);
+}
+
+/* Reads everything back in a worker, of which one at most waits. */
+static void queue_read_back(Guests *guests)
+{
+    g_mutex_lock(&guests->lock);
+    gboolean queue = !guests->read_back_queued;
+
+    guests->read_back_queued = TRUE;
+    g_mutex_unlock(&guests->lock);
+    if (queue)
+        guests_run(guests, read_back_work, NULL);
+}
+
+/* Whether a guest holds cores that nobody promised it: somebody started it past hvmd. */
+static gboolean lacks_promise(Guests *guests, const Guest *guest)
+{
+    g_mutex_lock(&guests->lock);
+    gboolean lacks = guest->state != GUEST_OFF && guest->state != GUEST_CRASHED && !guest->operation &&
+                     !ledger_find(guests->ledger, guest->real->uuid);
+    g_mutex_unlock(&guests->lock);
+    return lacks;
+}
+
 /* Looks how one guest is, after whoever works on it has ended. */
 static void reconcile_work(Guests *guests, gpointer data)
 {
@@ -242,11 +383,13 @@ static void reconcile_work(Guests *guests, gpointer data)
     if (!guest_refresh_state(guests, held, &error))
         g_debug("guest '%s': %s", name, error->message);
     guest_end(guests, held);
+    if (lacks_promise(guests, guest))
+        queue_read_back(guests);
 }
 
-static void read_back_work(Guests *guests, gpointer data G_GNUC_UNUSED)
+void guests_look_again(Guests *guests, const Guest *guest)
 {
-    read_back(guests, NULL);
+    guests_run(guests, reconcile_work, g_strdup(guest->real->spec->name));
 }
 
 void guests_on_lifecycle(const char *uuid, const char *name, int event, int detail G_GNUC_UNUSED, gpointer pointer)
@@ -271,5 +414,5 @@ void guests_on_lifecycle(const char *uuid, const char *name, int event, int deta
     if (queue && event != VIR_DOMAIN_EVENT_UNDEFINED)
         guests_run(guests, reconcile_work, g_strdup(name));
     else if (ready && (!ours || event == VIR_DOMAIN_EVENT_UNDEFINED))
-        guests_run(guests, read_back_work, NULL);
+        queue_read_back(guests);
 }

@@ -89,6 +89,8 @@ static gboolean reserve(Guests *guests, const Caller *caller, Guest *guest, GErr
             guest->told = GUEST_STARTING;
             g_object_unref(guest->life);
             guest->life = g_cancellable_new();
+            if (guests->leaving)
+                g_cancellable_cancel(guest->life);
         } else {
             g_clear_pointer(&real->placement, placement_free);
         }
@@ -108,7 +110,7 @@ static gboolean wait_for_leaving(Guests *guests, gint64 deadline_us)
     g_hash_table_iter_init(&iter, guests->table);
     while (!some && g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
         some = guest->leaving;
-    some = some && g_cond_wait_until(&guests->changed, &guests->lock, deadline_us);
+    some = some && !guests->leaving && g_cond_wait_until(&guests->changed, &guests->lock, deadline_us);
     g_mutex_unlock(&guests->lock);
     return some;
 }
@@ -193,7 +195,8 @@ gboolean guest_wait_for_agent(Guests *guests, Guest *guest, unsigned timeout_s, 
 
     if (error && *error && g_error_matches(*error, G_IO_ERROR, G_IO_ERROR_CANCELLED)) {
         g_clear_error(error);
-        g_set_error(error, HVM_ERROR, HVM_ERROR_AGENT, "it stopped before its agent answered");
+        if (guests_check_stays(guests, error))
+            g_set_error(error, HVM_ERROR, HVM_ERROR_AGENT, "it stopped before its agent answered");
     }
     if (line && error && *error) {
         char *whole = g_strdup_printf("%s; its console's last line: %s", (*error)->message, line);
@@ -255,7 +258,9 @@ gboolean guests_start(Guests *guests, const Caller *caller, const char *name, gb
         progress("waiting for its agent", data);
         good = guest_wait_for_agent(guests, started, started->real->spec->boot_timeout_s, error);
     }
-    if (!good)
+    if (!good) {
+        guests_look_again(guests, started);
         guest_prefix_error(error, name);
+    }
     return good;
 }

@@ -40,6 +40,9 @@ static gboolean take_down(Guests *guests, Guest *guest, unsigned timeout_s, cons
             return TRUE;
         }
     }
+    /* One that was only asked is not ended because nobody waits for it any more. */
+    if (timeout_s && !guests_check_stays(guests, error))
+        return FALSE;
     progress("ending it", data);
     if (!step_reached("stop.ask", error) || !guests->runtime->kill(guests->runtime, guest->real, error))
         return FALSE;

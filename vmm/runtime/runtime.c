@@ -23,6 +23,7 @@ void runtime_found_free(RuntimeFound *found)
     runtime_guest_free(found->guest);
     g_clear_pointer(&found->promise, ledger_entry_free);
     g_free(found->name);
+    g_free(found->uuid);
     g_free(found);
 }
 

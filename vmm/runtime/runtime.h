@@ -55,6 +55,7 @@ typedef struct {
     LedgerEntry *promise; /* what it takes while it runs, or NULL */
     GuestState state;
     char *name;
+    char *uuid;
 } RuntimeFound;
 
 void runtime_found_free(RuntimeFound *found);
@@ -77,7 +78,8 @@ struct Runtime {
     gboolean (*state)(Runtime *runtime, const char *uuid, GuestState *ret_state, GError **error);
     /* The process that runs it (QEMU's pid). NOT_FOUND where it is off. */
     gboolean (*process)(Runtime *runtime, const RuntimeGuest *guest, pid_t *ret_pid, GError **error);
-    /* All that is there, hvm's and others': of RuntimeFound. `store`: which guests are ours. */
+    /* All that is there, hvm's and others': of RuntimeFound. `store`: which guests are ours. Whole, or NULL: what is missing here
+     * is taken for gone. */
     GPtrArray *(*list)(Runtime *runtime, const char *store, GError **error);
     void (*free)(Runtime *runtime);
 };

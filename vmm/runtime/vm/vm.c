@@ -42,12 +42,10 @@ static virDomainPtr define(Runtime *runtime, const RuntimeGuest *guest, GError *
 
 static gboolean vm_define(Runtime *runtime, const RuntimeGuest *guest, GError **error)
 {
+    /* A new domain has no autostart, and is to have none: hvmd starts guests itself, a placement is made anew each time. */
     g_autoptr(virDomain) domain = define(runtime, guest, error);
 
-    if (!domain)
-        return FALSE;
-    virDomainSetAutostart(domain, 0); /* hvmd starts guests itself: a placement is made anew each time */
-    return TRUE;
+    return domain != NULL;
 }
 
 /* A transient domain, which libvirtd destroys when our connection closes, however it closes. */
@@ -130,12 +128,8 @@ static gboolean vm_undefine(Runtime *runtime, const RuntimeGuest *guest, GError 
     return virt_error(error, "cannot undefine the domain");
 }
 
-static GuestState state_of(virDomainPtr domain)
+static GuestState translate_state(int state, int reason)
 {
-    int state = VIR_DOMAIN_NOSTATE, reason = 0;
-
-    if (virDomainGetState(domain, &state, &reason, 0) < 0)
-        return GUEST_OFF;
     switch ((virDomainState)state) {
     case VIR_DOMAIN_RUNNING:
     case VIR_DOMAIN_BLOCKED:
@@ -154,13 +148,29 @@ static GuestState state_of(virDomainPtr domain)
     }
 }
 
+/* A domain that has just gone is off; one that cannot be asked is not: its promise would be given away. */
+static gboolean state_of(virDomainPtr domain, GuestState *ret_state, GError **error)
+{
+    int state = VIR_DOMAIN_NOSTATE, reason = 0;
+
+    if (virDomainGetState(domain, &state, &reason, 0) == 0)
+        *ret_state = translate_state(state, reason);
+    else if (last_error_is(VIR_ERR_NO_DOMAIN, VIR_ERR_NO_DOMAIN))
+        *ret_state = GUEST_OFF;
+    else
+        return virt_error(error, "cannot read a domain's state");
+    return TRUE;
+}
+
 static gboolean vm_state(Runtime *runtime, const char *uuid, GuestState *ret_state, GError **error)
 {
     g_autoptr(virDomain) domain = NULL;
 
     if (!look_up_if_there(runtime, uuid, &domain, error))
         return FALSE;
-    *ret_state = domain ? state_of(domain) : GUEST_OFF;
+    if (domain)
+        return state_of(domain, ret_state, error);
+    *ret_state = GUEST_OFF;
     return TRUE;
 }
 
@@ -215,11 +225,10 @@ static void take_devices(const xmlNode *devices, const char *name, GPtrArray *ad
  * What a running domain that hvm did not make takes: the CPUs it is pinned to (an unpinned one floats and takes none
  * in particular), and its memory on the nodes it is bound to, in equal parts.
  */
-static LedgerEntry *foreign_promise(virDomainPtr domain, const char *uuid)
+static LedgerEntry *foreign_promise(virDomainPtr domain, const char *uuid, char *text)
 {
     g_autofree char *title = g_strconcat("domain ", virDomainGetName(domain), NULL);
     LedgerEntry *entry = ledger_entry_new(uuid, title, (uid_t)-1);
-    char *text = virDomainGetXMLDesc(domain, 0);
     g_autoptr(xmlDoc) document = text ? xml_parse(text, NULL) : NULL;
     const xmlNode *root = document ? xmlDocGetRootElement(document) : NULL;
     const xmlNode *tune = xml_child(root, "cputune");
@@ -228,7 +237,6 @@ static LedgerEntry *foreign_promise(virDomainPtr domain, const char *uuid)
     g_autofree char *page_kib = xml_get(page, "size");
     hwloc_bitmap_t nodes = nodeset ? host_parse_list(nodeset, NULL) : NULL;
 
-    free(text);
     take_pins(xml_child(root, "vcpu"), entry->pus);
     if (tune && xml_child(tune, "vcpupin"))
         hwloc_bitmap_zero(entry->pus);
@@ -250,57 +258,88 @@ static LedgerEntry *foreign_promise(virDomainPtr domain, const char *uuid)
     return entry;
 }
 
-static RuntimeFound *found_new(virDomainPtr domain, const char *store)
+/* The guest that a domain's metadata describe, or NULL where there are none that we can read, or another hvmd's. */
+static RuntimeGuest *read_metadata(const char *text, const char *name, const char *uuid, const char *store)
 {
-    RuntimeFound *found = g_new0(RuntimeFound, 1);
-    char uuid[VIR_UUID_STRING_BUFLEN] = "";
-    gboolean active = virDomainIsActive(domain) == 1;
-    char *text = virDomainGetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT, METADATA_URI,
-                                      active ? VIR_DOMAIN_AFFECT_LIVE : VIR_DOMAIN_AFFECT_CONFIG);
     g_autoptr(GError) error = NULL;
+    g_autoptr(RuntimeGuest) guest = metadata_read(text, name, uuid, &error);
+
+    if (!guest)
+        g_message("%s", error->message);
+    return guest && strcmp(guest->store, store) == 0 ? g_steal_pointer(&guest) : NULL;
+}
+
+/* Reads one domain. FALSE where libvirt does not tell: it must not be taken for one that is off, or not ours. */
+static gboolean found_read(RuntimeFound *found, virDomainPtr domain, const char *store, GError **error)
+{
+    int active = virDomainIsActive(domain);
+    char *text = active < 0 ? NULL : virDomainGetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT, METADATA_URI,
+                                                          active ? VIR_DOMAIN_AFFECT_LIVE : VIR_DOMAIN_AFFECT_CONFIG);
+
+    if (!text && (active < 0 || !last_error_is(VIR_ERR_NO_DOMAIN_METADATA, VIR_ERR_NO_DOMAIN_METADATA)))
+        return virt_error(error, "domain '%s'", found->name);
+    if (text)
+        found->guest = read_metadata(text, found->name, found->uuid, store);
+    free(text);
+    if (!active && found->guest)
+        g_clear_pointer(&found->guest->placement, placement_free);
+    if (active && found->guest && found->guest->placement) {
+        found->promise = placement_promise(found->guest->placement, found->uuid, found->name, found->guest->owner_uid);
+        found->promise->settled = TRUE;
+    } else if (active) {
+        if (!(text = virDomainGetXMLDesc(domain, 0)))
+            return virt_error(error, "domain '%s'", found->name);
+        found->promise = foreign_promise(domain, found->uuid, text);
+        free(text);
+    }
+    return state_of(domain, &found->state, error);
+}
+
+/* Adds what one domain is. One that ended while it was read is read once more, or passed over where it is gone. */
+static gboolean add_found(GPtrArray *all, virDomainPtr domain, const char *store, GError **error)
+{
+    char uuid[VIR_UUID_STRING_BUFLEN] = "";
 
     virDomainGetUUIDString(domain, uuid);
-    found->name = g_strdup(virDomainGetName(domain));
-    found->state = state_of(domain);
-    if (text) {
-        found->guest = metadata_read(text, found->name, uuid, &error);
-        if (!found->guest)
-            g_message("%s", error->message);
-        else if (strcmp(found->guest->store, store) != 0)
-            g_clear_pointer(&found->guest, runtime_guest_free);
+    for (gboolean again = FALSE;; again = TRUE) {
+        RuntimeFound *found = g_new0(RuntimeFound, 1);
+        g_autoptr(GError) local = NULL;
+
+        found->name = g_strdup(virDomainGetName(domain));
+        found->uuid = g_strdup(uuid);
+        if (found_read(found, domain, store, &local)) {
+            g_ptr_array_add(all, found);
+            return TRUE;
+        }
+        runtime_found_free(found);
+
+        int active = virDomainIsActive(domain);
+
+        if (active < 0 && last_error_is(VIR_ERR_NO_DOMAIN, VIR_ERR_NO_DOMAIN))
+            return TRUE;
+        if (active < 0 || again) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return FALSE;
+        }
     }
-    free(text);
-    if (!active) {
-        if (found->guest)
-            g_clear_pointer(&found->guest->placement, placement_free);
-    } else if (found->guest && found->guest->placement) {
-        found->promise = placement_promise(found->guest->placement, uuid, found->name, found->guest->owner_uid);
-        found->promise->settled = TRUE;
-    } else {
-        found->promise = foreign_promise(domain, uuid);
-    }
-    return found;
 }
 
 static GPtrArray *vm_list(Runtime *runtime, const char *store, GError **error)
 {
     g_autoptr(virConnect) connect = virt_get(virt_of(runtime), error);
+    g_autoptr(GPtrArray) all = g_ptr_array_new_with_free_func((GDestroyNotify)runtime_found_free);
     virDomainPtr *domains = NULL;
     int count = connect ? virConnectListAllDomains(connect, &domains, 0) : -1;
+    gboolean good = count >= 0;
 
-    if (count < 0) {
-        if (connect)
-            virt_error(error, "cannot list domains");
-        return NULL;
-    }
-    GPtrArray *all = g_ptr_array_new_with_free_func((GDestroyNotify)runtime_found_free);
-
+    if (connect && !good)
+        virt_error(error, "cannot list domains");
     for (int i = 0; i < count; i++) {
-        g_ptr_array_add(all, found_new(domains[i], store));
+        good = good && add_found(all, domains[i], store, error);
         virDomainFree(domains[i]);
     }
     free(domains);
-    return all;
+    return good ? g_steal_pointer(&all) : NULL;
 }
 
 static void vm_free(Runtime *runtime)
