@@ -5,7 +5,7 @@
 begin copy
 
 run() { hvm run --cpus 1 --memory 512M --pages 4K "$@"; }
-runs() { hvm list --json | json '[g["name"] for g in x]' | grep -c '^run-'; }
+runs() { hvm list --json | json '[g["name"] for g in x["guests"]]' | grep -c '^run-'; }
 runs_are() { [ "$(runs)" = "$1" ]; }
 no_domain() { [ -z "$(vsh list --all --name)" ]; }
 
