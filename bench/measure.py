@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 
+import boot
 import stats
 
 NULL = os.open("/dev/null", os.O_RDWR)
@@ -350,7 +351,7 @@ def main():
     parser.add_argument("--json", dest="json_path")
     options = parser.parse_args()
     began = time.time()
-    {"control": control, "start": start, "exec": execute, "soak": soak}[options.name]()
+    {"boot": lambda: boot.boot(sys.modules[__name__]), "control": control, "start": start, "exec": execute, "soak": soak}[options.name]()
     report(began)
 
 
