@@ -306,7 +306,10 @@ def soak():
     before = (memory_kib(), descriptors())
     times, failures = [], []
     path = []
+    began = time.monotonic()
     for number in range(options.rounds):
+        if options.seconds and time.monotonic() - began > options.seconds:
+            break
         begin = time.perf_counter()
         found = subprocess.run(argv, stdin=NULL, stdout=NULL, stderr=subprocess.PIPE, text=True, timeout=300)
         times.append((time.perf_counter() - begin) * 1000)
@@ -316,11 +319,11 @@ def soak():
             path.append((number + 1, memory_kib()))
     time.sleep(3)
     after = (memory_kib(), descriptors())
-    figure(f"{options.rounds} runs in a row, median", stats.median(times), "", "ms", times)
+    figure(f"{len(times)} runs in a row, median", stats.median(times), "", "ms", times)
     figure("of them failed", len(failures), "0", "")
     remaining = left()
     for kind, names in remaining.items():
-        figure(f"{kind} left after {options.rounds} in a row", len(names), "0", "")
+        figure(f"{kind} left after {len(times)} in a row", len(names), "0", "")
     figure("hvmd's PSS before", before[0] / 1024, "", "MiB")
     for number, kib in path:
         figure(f"hvmd's PSS after {number}", kib / 1024, "", "MiB")
@@ -345,7 +348,7 @@ def main():
     parser = argparse.ArgumentParser()
     for name in ("--name", "--build", "--store", "--work", "--qga"):
         parser.add_argument(name)
-    for name in ("--pid", "--rounds", "--guests"):
+    for name in ("--pid", "--rounds", "--guests", "--seconds"):
         parser.add_argument(name, type=int)
     parser.add_argument("--json", dest="json_path")
     options = parser.parse_args()
