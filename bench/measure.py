@@ -99,15 +99,29 @@ def cpu_ms(rounds, argv, daemon_pid):
 
 # --- results ----------------------------------------------------------------------------------------------------------
 
+def keep(row):
+    """A row of the table, printed as soon as it is known."""
+    if not rows:
+        print("| what | against | hvm | other | ratio (95 %) | aim |\n| --- | --- | --- | --- | --- | --- |")
+    rows.append(row)
+    unit = row["unit"]
+    if "ratio" in row:
+        print(f"| {row['what']} | {row['rival']} | {row['hvm_median']:.2f} {unit} | {row['other_median']:.2f} {unit} | "
+              f"{row['ratio']:.2f} ({row['low']:.2f}-{row['high']:.2f}) | {row['aim']} |", flush=True)
+    else:
+        value = f"{row['value']:.2f}" if isinstance(row["value"], float) else row["value"]
+        print(f"| {row['what']} | | {value} {unit} | | | {row['aim']} |", flush=True)
+
+
 def compare(what, rival, a, b, aim, unit="ms"):
     """A row of the table: hvm's A against the rival's B."""
     found = stats.ratio(a, b)
-    rows.append({"what": what, "rival": rival, "unit": unit, "hvm": a, "other": b, "hvm_median": stats.median(a),
-                 "other_median": stats.median(b), "aim": aim, **found})
+    keep({"what": what, "rival": rival, "unit": unit, "hvm": a, "other": b, "hvm_median": stats.median(a),
+          "other_median": stats.median(b), "aim": aim, **found})
 
 
 def figure(what, value, aim, unit, samples=None):
-    rows.append({"what": what, "value": value, "aim": aim, "unit": unit, "samples": samples or [value]})
+    keep({"what": what, "value": value, "aim": aim, "unit": unit, "samples": samples or [value]})
 
 
 def machine():
@@ -123,18 +137,8 @@ def machine():
 
 def report(began):
     where = machine()
-    print(f"{where['cpus']} x {where['model']}, {where['memory_mib']} MiB, Linux {where['kernel']}, libvirt {where['libvirt']}, "
-          f"{where['qemu']}; load {where['load']:.1f} at the end; {time.time() - began:.0f} s\n")
-    print("| what | against | hvm | other | ratio (95 %) | aim |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for row in rows:
-        if "ratio" in row:
-            unit = row["unit"]
-            print(f"| {row['what']} | {row['rival']} | {row['hvm_median']:.2f} {unit} | {row['other_median']:.2f} {unit} | "
-                  f"{row['ratio']:.2f} ({row['low']:.2f}-{row['high']:.2f}) | {row['aim']} |")
-        else:
-            value = f"{row['value']:.2f}" if isinstance(row["value"], float) else row["value"]
-            print(f"| {row['what']} | | {value} {row['unit']} | | | {row['aim']} |")
+    print(f"\n{where['cpus']} x {where['model']}, {where['memory_mib']} MiB, Linux {where['kernel']}, libvirt {where['libvirt']}, "
+          f"{where['qemu']}; load {where['load']:.1f} at the end; {time.time() - began:.0f} s")
     for note in notes:
         print(f"\n{note}")
     if options.json_path:
@@ -293,7 +297,7 @@ def execute():
         compare("exec of true", "guest-exec, polled, over an open connection", *alternate(
             options.rounds, lambda: timed(["hvm", "exec", "a", "--", "true"]), lambda: calls.ms("guest-exec", "a")), "< 1")
         calls.close()
-    bulk(ssh, 256, 32)
+    bulk(ssh, 96, 4)
     subprocess.run(ssh[:-1] + ["-O", "exit", ssh[-1]], stderr=NULL)
     output("hvm", "destroy", "a")
 
