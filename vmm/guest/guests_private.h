@@ -42,6 +42,7 @@ struct Guests {
     GHashTable *table;    /* name -> Guest */
     Ledger *ledger;
     Host *host;           /* newest snapshot */
+    gint64 host_us;       /* when it was taken; monotonic */
     gboolean ready;
     gboolean leaving;     /* guests_leave_all() */
     gboolean recovered;   /* half-made things have been cleared once; under read_back_lock */
@@ -113,6 +114,9 @@ gboolean guests_fill_paths(Guests *guests, RuntimeGuest *real, GError **error);
 
 /* Reads the node anew; also becomes guests->host. Caller unrefs. */
 Host *guests_snapshot(Guests *guests, GError **error);
+
+/* The newest snapshot if it was taken within the last second, else NULL: for what start decides anew anyway. Caller unrefs. */
+Host *guests_recent(Guests *guests);
 
 /* Per-user limits: of a further guest; of starting `spec`. With the lock held. DENIED. */
 gboolean limits_check_create(Guests *guests, const Caller *caller, GError **error);
