@@ -89,6 +89,8 @@ gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, Gues
                         GError **error);
 /* Waits for the agent of a guest that has been started; quotes the console's last line where it does not answer. */
 gboolean guest_wait_for_agent(Guests *guests, Guest *guest, unsigned timeout_s, GError **error);
+/* Removes the owner's network where no guest of theirs is left in the table. */
+void guests_release_network(Guests *guests, uid_t owner_uid);
 /* Ends the guest, leaves its network, forgets its domain, removes its disk; what is not there is passed over. */
 gboolean guest_take_away(Guests *guests, Guest *guest, GError **error);
 /* Removes the sockets in a guest's folder below /run, and the folder. */

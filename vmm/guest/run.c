@@ -135,6 +135,7 @@ gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *
     if (!attempt_twice(&run, error)) {
         guest_prefix_error(error, name);
         guest_forget(guests, guest);
+        guests_release_network(guests, guest->real->owner_uid);
         guest_emit(guests, guest, "destroyed");
         return FALSE;
     }

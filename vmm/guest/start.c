@@ -229,11 +229,13 @@ gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, Gues
         return FALSE;
     if (!check_threads(guests, guest, error) || !step_reached("start.verify", error))
         return FALSE;
-    undo_commit(undo);
     g_mutex_lock(&guests->lock);
     ledger_settle(guests->ledger, guest->real->uuid);
     g_mutex_unlock(&guests->lock);
-    return guest_refresh_state(guests, guest, error) && step_reached("start.settle", error);
+    if (!step_reached("start.settle", error) || !guest_refresh_state(guests, guest, error))
+        return FALSE;
+    undo_commit(undo);
+    return TRUE;
 }
 
 gboolean guests_start(Guests *guests, const Caller *caller, const char *name, gboolean wait, GuestsProgressFunc progress,
