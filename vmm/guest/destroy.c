@@ -59,8 +59,12 @@ gboolean guest_take_away(Guests *guests, Guest *guest, GError **error)
     if (!runtime->kill(runtime, real, error) || !step_reached("destroy.kill", error))
         return FALSE;
     guest_set_state(guests, guest, GUEST_OFF);
-    if (!leave_network(guests, guest, error) || !step_reached("destroy.network", error) ||
-        !runtime->undefine(runtime, real, error) || !step_reached("destroy.undefine", error) ||
+    if (!leave_network(guests, guest, error) || !step_reached("destroy.network", error))
+        return FALSE;
+    g_mutex_lock(&guests->lock);
+    guest->undefined = TRUE;
+    g_mutex_unlock(&guests->lock);
+    if (!runtime->undefine(runtime, real, error) || !step_reached("destroy.undefine", error) ||
         !image_store_destroy_guest(guests->store, real->uuid, error) || !step_reached("destroy.disk", error))
         return FALSE;
     guests_remove_socket_folder(real->socket_folder);

@@ -19,6 +19,7 @@ typedef struct {
     gboolean creating;       /* not to be seen yet */
     gboolean gone;           /* destroyed: not in the table any more */
     gboolean leaving;        /* ephemeral, and about to be destroyed. Under the lock */
+    gboolean undefined;      /* a destroy has come so far: it stays in the table, for another destroy, if the rest fails. Under the lock */
     gboolean reconcile_queued;
     guint64 touched;         /* Guests.serial when an operation on it last ended. Under the lock */
     GCancellable *life;      /* cancelled when the guest stops; a new one at each start. Under the lock */

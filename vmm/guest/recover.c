@@ -74,7 +74,7 @@ static void drop_missing(Guests *guests, GPtrArray *all, guint64 since)
         g_hash_table_add(there, ((RuntimeFound *)all->pdata[i])->name);
     g_hash_table_iter_init(&iter, guests->table);
     while (g_hash_table_iter_next(&iter, (gpointer *)&name, (gpointer *)&guest)) {
-        if (is_stale(guests, guest, since) || g_hash_table_contains(there, name))
+        if (is_stale(guests, guest, since) || guest->undefined || g_hash_table_contains(there, name))
             continue;
         ledger_release(guests->ledger, guest->real->uuid);
         g_cancellable_cancel(guest->life);
