@@ -107,7 +107,8 @@ ExecStart=/bin/sh -c '( $1 ) >/proof.log 2>&1; echo \$\$? >/proof.status; system
 WantedBy=multi-user.target
 END
     ln -sf ../proof.service "$root/etc/systemd/system/multi-user.target.wants/"
-    systemd-nspawn --quiet --network-namespace-path=/run/netns/$namespace --boot --directory="$root" --machine="hvm-fresh-root-$$" --register=no --keep-unit --capability=all \
+    # Writable: libvirt sets up bridges in /proc/sys/net.
+    SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes systemd-nspawn --quiet --network-namespace-path=/run/netns/$namespace --boot --directory="$root" --machine="hvm-fresh-root-$$" --register=no --keep-unit --capability=all \
         --bind=/dev/kvm --bind=/dev/net/tun </dev/null >"$work/boot.log" 2>&1 || tail -n 20 "$work/boot.log"
     cat "$root/proof.log"
     return "$(cat "$root/proof.status")"
