@@ -320,6 +320,16 @@ static void recover_work(Guests *guests, gpointer data G_GNUC_UNUSED)
     guests_recover(guests);
 }
 
+/* The first start of a domain after QEMU was installed or changed makes libvirt probe it, for seconds: it does so now instead. */
+static void probe_work(Guests *guests, gpointer data G_GNUC_UNUSED)
+{
+    g_autoptr(virConnect) connect = virt_get(guests->virt, NULL);
+    char *text = connect ? virConnectGetDomainCapabilities(connect, NULL, "x86_64", "q35", NULL, 0) : NULL;
+
+    g_debug("libvirt knows QEMU: %s", text ? "yes" : "no");
+    free(text);
+}
+
 void guests_on_state(gboolean connected, gpointer pointer)
 {
     Guests *guests = pointer;
@@ -327,6 +337,7 @@ void guests_on_state(gboolean connected, gpointer pointer)
     if (connected) {
         g_message("connected to libvirt at %s", guests->config->libvirt_uri);
         guests_run(guests, recover_work, NULL);
+        guests_run(guests, probe_work, NULL);
         return;
     }
     g_message("lost the connection to libvirt at %s", guests->config->libvirt_uri);
