@@ -114,6 +114,7 @@ GPtrArray *doctor_check_host(const Host *host, const AccelProbe *accel)
     doctor_check_node_memory(checks, host);
     doctor_check_swap(checks);
     doctor_check_smt(checks, host);
+    doctor_check_core_kinds(checks, host);
     doctor_check_isolation(checks, host);
     doctor_check_frequency(checks, host);
     doctor_check_clock(checks);

@@ -17,6 +17,7 @@ void doctor_check_swap(GPtrArray *checks);
 /* doctor_system.c */
 void doctor_check_virtualised(GPtrArray *checks);
 void doctor_check_smt(GPtrArray *checks, const Host *host);
+void doctor_check_core_kinds(GPtrArray *checks, const Host *host);
 void doctor_check_isolation(GPtrArray *checks, const Host *host);
 void doctor_check_frequency(GPtrArray *checks, const Host *host);
 void doctor_check_clock(GPtrArray *checks);

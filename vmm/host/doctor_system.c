@@ -3,6 +3,7 @@
 #include "hvm_error.h"
 #include "sysroot.h"
 
+#include <hwloc/cpukinds.h>
 #include <string.h>
 
 void doctor_check_virtualised(GPtrArray *checks)
@@ -31,6 +32,29 @@ void doctor_check_smt(GPtrArray *checks, const Host *host)
         check_add(checks, "smt", CHECK_OK, NULL, NULL, "off");
     else
         check_add(checks, "smt", CHECK_OK, NULL, NULL, "one thread in a core");
+}
+
+/* Shown, not optimised for: placement takes all cores as equal. */
+void doctor_check_core_kinds(GPtrArray *checks, const Host *host)
+{
+    int count = hwloc_cpukinds_get_nr(host->topology, 0);
+    g_autoptr(GString) text = g_string_new(NULL);
+    hwloc_bitmap_t pus = hwloc_bitmap_alloc();
+
+    for (int i = 0; i < count; i++) {
+        int efficiency = -1;
+
+        if (hwloc_cpukinds_get_info(host->topology, (unsigned)i, pus, &efficiency, NULL, NULL, 0) < 0)
+            continue;
+        g_autofree char *list = host_format_list(pus);
+
+        g_string_append_printf(text, "%s%s (kind %d)", text->len ? ", " : "", list, efficiency);
+    }
+    hwloc_bitmap_free(pus);
+    if (count > 1)
+        check_add(checks, "core kinds", CHECK_WARNING, "a guest may get cores of unlike speed: placement takes them as equal",
+                  "bound guests to one kind with a cpuset, or keep the others as [cpu] housekeeping in hvmd.conf",
+                  "%d kinds, slowest first: %s", count, text->str);
 }
 
 void doctor_check_isolation(GPtrArray *checks, const Host *host)
