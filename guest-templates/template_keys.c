@@ -33,6 +33,10 @@ const Key template_keys[] = {
     {.group = "disk *", .key = "size", .type = KEY_SIZE, .minimum = 64 * HVM_MIB, .maximum = DISK_MAX, .fallback = "8G",
      .option = "disk", .argument = "SIZE", .help = "size that the root disk and its file system are grown to"},
 
+    {.group = "disk *", .key = "in-memory", .type = KEY_CHOICE, .choices = "auto|yes|no", .fallback = "auto",
+     .option = "disk-in-memory", .argument = "WHEN",
+     .help = "what an ephemeral guest writes is kept in memory; auto: where /dev/shm and the free memory have room for all of it"},
+
     {.group = "network *", .key = "kind", .type = KEY_CHOICE, .choices = "nat|none", .fallback = "nat",
      .option = "network", .argument = "KIND", .help = "network: nat (with DHCP and DNS), or none"},
 

@@ -86,7 +86,14 @@ char *image_store_guest_folder(ImageStore *store, const char *uuid, GError **err
  * image's root.raw, `disk_bytes` large (at least the image's size: INVALID "disk of 1 GiB is smaller than the image of
  * template debian12 (2 GiB)"), owned by QEMU's user, 0600. Nothing is left behind on failure. */
 gboolean image_store_create_guest(ImageStore *store, const char *uuid, const Image *image, guint64 disk_bytes,
-                                  GError **error);
+                                  gboolean in_memory, GError **error);
+
+/* Where the overlay lies with `in_memory`: on /dev/shm, in a folder of the store's own. image_store_destroy_guest() removes it
+ * too, and image_store_recover() those of unknown guests. Caller frees. */
+char *image_store_memory_disk(const ImageStore *store, const char *uuid);
+
+/* Whether /dev/shm is a tmpfs with room for `bytes`, and so much memory is available. */
+gboolean image_store_memory_fits(guint64 bytes);
 
 /* Removes guests/UUID with all in it, by dirfd, following no link, crossing no file system. TRUE where it is not there. */
 gboolean image_store_destroy_guest(ImageStore *store, const char *uuid, GError **error);

@@ -54,9 +54,10 @@ static gboolean undo_guest(gpointer pointer, GError **error)
 }
 
 gboolean image_store_create_guest(ImageStore *store, const char *uuid, const Image *image, guint64 disk_bytes,
-                                  GError **error)
+                                  gboolean in_memory, GError **error)
 {
     g_autofree char *folder = image_store_guest_folder(store, uuid, error);
+    g_autofree char *disk_folder = NULL;
     g_autofree char *overlay = NULL;
     g_autoptr(Undo) undo = undo_new();
     GuestUndo *step = NULL;
@@ -81,7 +82,9 @@ gboolean image_store_create_guest(ImageStore *store, const char *uuid, const Ima
     step->store = store;
     step->uuid = g_strdup(uuid);
     undo_push(undo, "guest folder", undo_guest, step, guest_undo_free);
-    overlay = g_build_filename(folder, "root.qcow2", NULL);
+    if (!(disk_folder = in_memory ? image_store_make_memory_folder(store, uuid, error) : g_strdup(folder)))
+        return FALSE;
+    overlay = g_build_filename(disk_folder, "root.qcow2", NULL);
     if (chmod(folder, 0711) < 0)
         return image_store_fail(store, errno, error, "set the mode of %s", folder);
     if (!image_store_make_overlay(store, image, overlay, disk_bytes, error))
@@ -106,5 +109,5 @@ gboolean image_store_destroy_guest(ImageStore *store, const char *uuid, GError *
     gboolean good = tree_remove(guests_fd, uuid, folder, error);
 
     close(guests_fd);
-    return good;
+    return image_store_destroy_memory(store, uuid, good ? error : NULL) && good;
 }

@@ -39,5 +39,11 @@ int image_revision_compare(const char *a, const char *b);
 /* Makes the overlay `path`, which is not there yet, on the image's root.raw. On failure something may stay. */
 gboolean image_store_make_overlay(ImageStore *store, const Image *image, const char *path, guint64 disk_bytes, GError **error);
 
+/* image_store_memory.c: the guest's folder on /dev/shm, made; removed (TRUE where it is not there); those of unknown guests removed. */
+char *image_store_make_memory_folder(ImageStore *store, const char *uuid, GError **error);
+gboolean image_store_destroy_memory(ImageStore *store, const char *uuid, GError **error);
+gboolean image_store_recover_memory(ImageStore *store, gboolean (*known)(const char *uuid, gpointer data), gpointer data,
+                                    GError **error);
+
 /* An empty table for ImageStore's blanks. */
 GHashTable *image_store_new_blanks(void);

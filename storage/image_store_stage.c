@@ -236,6 +236,7 @@ gboolean image_store_recover(ImageStore *store, gboolean (*known)(const char *uu
     gboolean good = recover_staging(store, error);
 
     good = recover_guests(store, known, data, good ? error : NULL) && good;
+    good = image_store_recover_memory(store, known, data, good ? error : NULL) && good;
     close(lock_fd);
     return good;
 }

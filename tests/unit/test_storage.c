@@ -486,7 +486,7 @@ static void test_guest(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
         return;
     image = publish(fixture, "debian12", &error);
     g_assert_no_error(error);
-    g_assert_true(image_store_create_guest(fixture->store, UUID_A, image, 8 * HVM_GIB, &error));
+    g_assert_true(image_store_create_guest(fixture->store, UUID_A, image, 8 * HVM_GIB, FALSE, &error));
     g_assert_no_error(error);
     g_assert_cmpint(lstat(overlay, &status), ==, 0);
     g_assert_cmpuint(status.st_uid, ==, QEMU_UID);
@@ -501,7 +501,7 @@ static void test_guest(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
     g_assert_cmpint(lstat(image->root_path, &status), ==, 0);
     g_assert_cmpuint(status.st_mode & 07777, ==, 0444);
 
-    g_assert_false(image_store_create_guest(fixture->store, UUID_A, image, 8 * HVM_GIB, &error));
+    g_assert_false(image_store_create_guest(fixture->store, UUID_A, image, 8 * HVM_GIB, FALSE, &error));
     assert_error(error, HVM_ERROR_EXISTS, UUID_A);
     g_clear_error(&error);
     g_assert_true(g_file_test(overlay, G_FILE_TEST_EXISTS)); /* the other's is not taken away */
@@ -517,7 +517,7 @@ static void test_overlay_copied(Fixture *fixture, gconstpointer data G_GNUC_UNUS
     static const char *const uuids[] = {UUID_A, UUID_B, "11111111-2222-4333-8444-555555555555"};
     g_autoptr(GError) error = NULL;
     g_autoptr(Image) image = NULL;
-    g_autofree char *texts[3] = {NULL};
+    char *texts[3] = {NULL};
     gsize lengths[3] = {0};
 
     if (skip_without_root())
@@ -529,7 +529,7 @@ static void test_overlay_copied(Fixture *fixture, gconstpointer data G_GNUC_UNUS
         g_autofree char *check = g_strdup_printf("qemu-img check -q %s", path);
         int status = -1;
 
-        g_assert_true(image_store_create_guest(fixture->store, uuids[i], image, (i < 2 ? 8 : 9) * HVM_GIB, &error));
+        g_assert_true(image_store_create_guest(fixture->store, uuids[i], image, (i < 2 ? 8 : 9) * HVM_GIB, FALSE, &error));
         g_assert_no_error(error);
         g_assert_true(g_file_get_contents(path, &texts[i], &lengths[i], NULL));
         g_assert_true(g_spawn_command_line_sync(check, NULL, NULL, &status, NULL));
@@ -537,6 +537,39 @@ static void test_overlay_copied(Fixture *fixture, gconstpointer data G_GNUC_UNUS
     }
     g_assert_cmpmem(texts[0], lengths[0], texts[1], lengths[1]);
     g_assert_true(lengths[2] != lengths[0] || memcmp(texts[2], texts[0], lengths[0]) != 0);
+    for (int i = 0; i < 3; i++)
+        g_free(texts[i]);
+}
+
+static gboolean known_nothing(const char *uuid G_GNUC_UNUSED, gpointer data G_GNUC_UNUSED)
+{
+    return FALSE;
+}
+
+static void test_guest_in_memory(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Image) image = NULL;
+    g_autofree char *disk = image_store_memory_disk(fixture->store, UUID_A);
+
+    if (skip_without_root())
+        return;
+    if (!image_store_memory_fits(64 * HVM_MIB)) {
+        g_test_skip("/dev/shm is no tmpfs, or has no room");
+        return;
+    }
+    g_assert_false(image_store_memory_fits(G_MAXUINT64 / 2));
+    image = publish(fixture, "debian12", &error);
+    g_assert_no_error(error);
+    g_assert_true(image_store_create_guest(fixture->store, UUID_A, image, 8 * HVM_GIB, TRUE, &error));
+    g_assert_no_error(error);
+    g_assert_true(g_str_has_prefix(disk, "/dev/shm/hvm-"));
+    g_assert_true(g_file_test(disk, G_FILE_TEST_IS_REGULAR));
+    g_assert_true(image_store_destroy_guest(fixture->store, UUID_A, &error));
+    g_assert_false(g_file_test(disk, G_FILE_TEST_EXISTS));
+    g_assert_true(image_store_create_guest(fixture->store, UUID_A, image, 8 * HVM_GIB, TRUE, &error));
+    g_assert_true(image_store_recover(fixture->store, known_nothing, NULL, &error));
+    g_assert_false(g_file_test(disk, G_FILE_TEST_EXISTS));
 }
 
 static void test_guest_refused(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
@@ -549,11 +582,11 @@ static void test_guest_refused(Fixture *fixture, gconstpointer data G_GNUC_UNUSE
         return;
     image = publish(fixture, "debian12", &error);
     g_assert_no_error(error);
-    g_assert_false(image_store_create_guest(fixture->store, UUID_A, image, HVM_MIB, &error));
+    g_assert_false(image_store_create_guest(fixture->store, UUID_A, image, HVM_MIB, FALSE, &error));
     assert_error(error, HVM_ERROR_INVALID, "disk of 1 MiB is smaller than the image of template debian12 (64 MiB)");
     g_clear_error(&error);
     for (int i = 0; bad[i]; i++) {
-        g_assert_false(image_store_create_guest(fixture->store, bad[i], image, HVM_GIB, &error));
+        g_assert_false(image_store_create_guest(fixture->store, bad[i], image, HVM_GIB, FALSE, &error));
         assert_error(error, HVM_ERROR_INVALID, "bad UUID");
         g_clear_error(&error);
         g_assert_false(image_store_destroy_guest(fixture->store, bad[i], &error));
@@ -563,7 +596,7 @@ static void test_guest_refused(Fixture *fixture, gconstpointer data G_GNUC_UNUSE
     /* qemu-img fails: nothing stays. */
     g_free(image->root_path);
     image->root_path = g_strdup("/nonexistent/root.raw");
-    g_assert_false(image_store_create_guest(fixture->store, UUID_A, image, HVM_GIB, &error));
+    g_assert_false(image_store_create_guest(fixture->store, UUID_A, image, HVM_GIB, FALSE, &error));
     assert_error(error, HVM_ERROR_STORAGE, "qemu-img");
     g_assert_cmpuint(count_entries(fixture, "store/guests"), ==, 0);
 }
@@ -681,7 +714,7 @@ static void test_full(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
     while (write(fd, block, 65536) > 0)
         ;
     close(fd);
-    g_assert_false(image_store_create_guest(small, UUID_A, image, HVM_GIB, &error));
+    g_assert_false(image_store_create_guest(small, UUID_A, image, HVM_GIB, FALSE, &error));
     g_assert_cmpuint(count_entries(fixture, "small/guests"), ==, 0);
     g_assert_cmpint(umount2(point, MNT_DETACH), ==, 0);
     assert_error(error, HVM_ERROR_STORAGE, " is full");
@@ -720,6 +753,7 @@ int main(int argc, char **argv)
     ADD("recover-mount", test_recover_mount);
     ADD("guest", test_guest);
     ADD("overlay-copied", test_overlay_copied);
+    ADD("guest-in-memory", test_guest_in_memory);
     ADD("guest-refused", test_guest_refused);
     ADD("destroy-links", test_destroy_links);
     ADD("destroy-mount", test_destroy_mount);

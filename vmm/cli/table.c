@@ -106,16 +106,25 @@ static gboolean integer(GVariant *value, gboolean *ret_negative, guint64 *ret_ma
     return TRUE;
 }
 
+/* The last one is kept: each look reads /etc/passwd or asks a server, and many guests have one owner. */
 static char *user_name(guint64 uid)
 {
-    struct passwd *entry = uid <= G_MAXUINT32 ? getpwuid((uid_t)uid) : NULL;
+    static char *last_name;
+    static guint64 last_uid;
 
-    return entry ? hvm_escape(entry->pw_name, -1) : g_strdup_printf("%" G_GUINT64_FORMAT, uid);
+    if (!last_name || last_uid != uid) {
+        struct passwd *entry = uid <= G_MAXUINT32 ? getpwuid((uid_t)uid) : NULL;
+
+        g_free(last_name);
+        last_name = entry ? hvm_escape(entry->pw_name, -1) : g_strdup_printf("%" G_GUINT64_FORMAT, uid);
+        last_uid = uid;
+    }
+    return g_strdup(last_name);
 }
 
-char *table_cell(const Column *column, GVariant *dict)
+/* `value` may be NULL. */
+static char *format_cell(const Column *column, GVariant *value)
 {
-    g_autoptr(GVariant) value = g_variant_lookup_value(dict, column->key, NULL);
     gboolean negative = FALSE;
     guint64 number = 0;
 
@@ -136,6 +145,33 @@ char *table_cell(const Column *column, GVariant *dict)
     if (column->kind == COLUMN_USER && !negative)
         return user_name(number);
     return g_strdup_printf("%s%" G_GUINT64_FORMAT, negative ? "-" : "", number);
+}
+
+char *table_cell(const Column *column, GVariant *dict)
+{
+    g_autoptr(GVariant) value = g_variant_lookup_value(dict, column->key, NULL);
+
+    return format_cell(column, value);
+}
+
+/* The cells of a row, in one pass: each lookup by key would unpack the entries before it. */
+static GPtrArray *row_cells(GPtrArray *shown, GVariant *row)
+{
+    GPtrArray *cells = g_ptr_array_new_with_free_func(g_free);
+    GVariantIter iter;
+    const char *key = NULL;
+    GVariant *value = NULL;
+
+    g_ptr_array_set_size(cells, (int)shown->len);
+    g_variant_iter_init(&iter, row);
+    while (g_variant_iter_loop(&iter, "{&sv}", &key, &value))
+        for (guint i = 0; i < shown->len; i++)
+            if (!cells->pdata[i] && strcmp(((const Column *)shown->pdata[i])->key, key) == 0)
+                cells->pdata[i] = format_cell(shown->pdata[i], value);
+    for (guint i = 0; i < shown->len; i++)
+        if (!cells->pdata[i])
+            cells->pdata[i] = format_cell(shown->pdata[i], NULL);
+    return cells;
 }
 
 static gboolean right_aligned(const Column *column)
@@ -178,11 +214,8 @@ void table_print(const Column *columns, GVariant *rows, unsigned indent, const c
     g_ptr_array_add(lines, header);
     for (gsize i = 0; i < count; i++) {
         g_autoptr(GVariant) row = g_variant_get_child_value(rows, i);
-        GPtrArray *cells = g_ptr_array_new_with_free_func(g_free);
 
-        for (guint j = 0; j < shown->len; j++)
-            g_ptr_array_add(cells, table_cell(shown->pdata[j], row));
-        g_ptr_array_add(lines, cells);
+        g_ptr_array_add(lines, row_cells(shown, row));
     }
     g_autofree unsigned *widths = g_new0(unsigned, shown->len);
 

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/un.h>
 
-enum { GREETING_TIMEOUT_S = 30 };
+enum { GREETING_TIMEOUT_S = 30, CONNECT_TIMEOUT_S = 10, CONNECT_PAUSE_US = 20000 };
 
 #define OBJECT "/io/hvm1"
 #define INTERFACE "io.hvm1"
@@ -92,8 +92,15 @@ static GSocketConnection *connect_socket(const char *path, GError **error)
     }
     address = g_unix_socket_address_new(path);
 
-    GSocketConnection *stream = g_socket_client_connect(socket_client, G_SOCKET_CONNECTABLE(address), NULL, &local);
+    gint64 deadline_us = g_get_monotonic_time() + CONNECT_TIMEOUT_S * G_TIME_SPAN_SECOND;
+    GSocketConnection *stream = NULL;
 
+    /* GIO connects without blocking, which a Unix socket with many who wait to be accepted refuses (EAGAIN): hvmd is busy. */
+    while (!(stream = g_socket_client_connect(socket_client, G_SOCKET_CONNECTABLE(address), NULL, &local)) &&
+           g_error_matches(local, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK) && g_get_monotonic_time() < deadline_us) {
+        g_clear_error(&local);
+        g_usleep(CONNECT_PAUSE_US);
+    }
     if (!stream)
         set_connect_error(path, local, error);
     return stream;

@@ -25,6 +25,7 @@ enum {
     AUTHENTICATING_PER_USER_MAX = 6,
     CLIENTS_PER_USER_MAX = 64,
     AUTHENTICATE_TIMEOUT_S = 5,
+    TURN_TIMEOUT_S = 15,
     BACKLOG = 1024,                /* a full one is an error to a client that does not block */
     RETRY_US = 1000000,
     LISTEN_FD = 3
@@ -133,7 +134,7 @@ typedef struct {
 
 static void entry_begin(Entry *entry);
 
-/* The user's oldest connection that waits, if it is its turn. */
+/* The user's newest connection that waits, if it is its turn: the silent ones are behind it. */
 static void begin_next(Daemon *daemon, uid_t uid)
 {
     unsigned authenticating = 0;
@@ -143,7 +144,7 @@ static void begin_next(Daemon *daemon, uid_t uid)
         Entry *entry = item->data;
 
         authenticating += entry->uid == uid && entry->authenticating;
-        if (entry->uid == uid && !entry->authenticating && !next)
+        if (entry->uid == uid && !entry->authenticating)
             next = entry;
     }
     if (next && authenticating < AUTHENTICATING_PER_USER_MAX)
@@ -272,17 +273,30 @@ static void entry_begin(Entry *entry)
     g_autoptr(GTask) task = g_task_new(NULL, NULL, on_caller, entry);
 
     entry->authenticating = TRUE;
+    g_source_remove(entry->timeout);
+    entry->timeout = g_timeout_add_seconds(AUTHENTICATE_TIMEOUT_S, on_timeout, entry);
     g_task_set_task_data(task, entry, NULL);
     g_task_run_in_thread(task, look_up_caller);
 }
 
-/* Whether another connection of this user may wait. */
+/* Whether another connection of this user may wait; the oldest of theirs that waits makes room for it. */
 static gboolean has_room(Daemon *daemon, uid_t uid)
 {
+    Entry *oldest = NULL;
     unsigned count = 0;
 
-    for (GList *item = daemon->pending.head; item; item = item->next)
-        count += ((Entry *)item->data)->uid == uid;
+    for (GList *item = daemon->pending.tail; item; item = item->prev) {
+        Entry *entry = item->data;
+
+        count += entry->uid == uid;
+        if (entry->uid == uid && !entry->authenticating)
+            oldest = entry;
+    }
+    if (count >= PENDING_PER_USER_MAX && oldest) {
+        g_io_stream_close(oldest->stream, NULL, NULL);
+        entry_free(oldest);
+        count--;
+    }
     return count < PENDING_PER_USER_MAX && (uid == 0 || g_queue_get_length(&daemon->pending) < PENDING_MAX);
 }
 
@@ -305,7 +319,7 @@ static gboolean on_incoming(GSocketService *service G_GNUC_UNUSED, GSocketConnec
     entry->uid = peer.uid;
     entry->stream = G_IO_STREAM(g_object_ref(connection));
     entry->cancellable = g_cancellable_new();
-    entry->timeout = g_timeout_add_seconds(AUTHENTICATE_TIMEOUT_S, on_timeout, entry);
+    entry->timeout = g_timeout_add_seconds(TURN_TIMEOUT_S, on_timeout, entry);
     g_queue_push_tail(&daemon->pending, entry);
     begin_next(daemon, entry->uid);
     return TRUE;

@@ -92,18 +92,47 @@ static Settings *settings_below(const Image *image, gboolean ephemeral)
     return below;
 }
 
+/* What only an ephemeral guest can have. */
+static gboolean check_lasting(const Settings *request, GError **error)
+{
+    if (g_strcmp0(settings_get(request, "disk root", "in-memory"), "yes") != 0)
+        return TRUE;
+    g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID,
+                "[disk root] in-memory: a guest that stays has its disk in the store: wanted auto or no, found yes");
+    return FALSE;
+}
+
+static gboolean fits(Guests *guests, const Caller *caller, const Host *host, const Spec *spec, GError **error)
+{
+    return devices_check_right(host, spec, guests->config->devices, caller->uid, error) &&
+           placement_could_fit(host, spec, &caller->allowed, &guests->policy, error);
+}
+
+/* Reading the node anew is the dearest part of a create, more so with many devices. Start reads it anew in any case, so
+ * that here a recent look may say yes; only a fresh one may say no. */
+static gboolean could_fit(Guests *guests, const Caller *caller, const Spec *spec, GError **error)
+{
+    g_autoptr(Host) recent = guests_recent(guests);
+    g_autoptr(GError) ignored = NULL;
+
+    if (recent && fits(guests, caller, recent, spec, &ignored))
+        return TRUE;
+
+    g_autoptr(Host) fresh = guests_snapshot(guests, error);
+
+    return fresh && fits(guests, caller, fresh, spec, error);
+}
+
 Guest *guest_prepare(Guests *guests, const Caller *caller, const char *name, const char *template_name,
                       const Settings *request, gboolean ephemeral, Image **ret_image, GError **error)
 {
     g_auto(GStrv) folders = template_folders();
     g_autoptr(Template) template = template_load((const char *const *)folders, template_name, error);
     g_autoptr(Image) image = template ? image_store_find(guests->store, template_name, NULL, error) : NULL;
-    g_autoptr(Host) host = guests_snapshot(guests, error);
     g_autoptr(Settings) below = image ? settings_below(image, ephemeral) : NULL;
-    g_autoptr(Spec) spec = image && host ? spec_new(name, template_name, template->settings, below, request, error) : NULL;
+    g_autoptr(Spec) spec = image ? spec_new(name, template_name, template->settings, below, request, error) : NULL;
 
-    if (!spec || !devices_check_right(host, spec, guests->config->devices, caller->uid, error) ||
-        !placement_could_fit(host, spec, &caller->allowed, &guests->policy, error))
+    if (!spec || (!ephemeral && !check_lasting(request, error)) || !could_fit(guests, caller, spec, error))
         return NULL;
 
     g_autoptr(RuntimeGuest) real = g_new0(RuntimeGuest, 1);
@@ -181,7 +210,7 @@ gboolean guests_create(Guests *guests, const Caller *caller, const char *name, c
 
     if (good) {
         progress("making its disk", data);
-        good = image_store_create_guest(guests->store, guest->real->uuid, image, guest->real->spec->disk_bytes, error);
+        good = image_store_create_guest(guests->store, guest->real->uuid, image, guest->real->spec->disk_bytes, FALSE, error);
     }
     if (good) {
         undo_push(undo, "disk", undo_disk, &pair, NULL);

@@ -26,28 +26,29 @@ void guests_remove_socket_folder(const char *folder)
         g_debug("cannot remove %s: %s", folder, g_strerror(errno));
 }
 
-/* Whether the owner has another guest. */
-static gboolean owner_has_more(Guests *guests, const Guest *leaving)
+static gboolean leave_network(Guests *guests, const Guest *guest, GError **error)
 {
+    g_autoptr(virConnect) connect = virt_get(guests->virt, error);
+
+    return connect && nat_detach(guests->nat, connect, guest->real->owner_uid, guest->real->spec->name, error);
+}
+
+/* Of two guests that go at once the one which leaves the table last finds nobody else of the owner's. */
+void guests_release_network(Guests *guests, uid_t owner_uid)
+{
+    g_autoptr(virConnect) connect = NULL;
+    g_autoptr(GError) error = NULL;
     GHashTableIter iter;
     Guest *guest = NULL;
-    gboolean more = FALSE;
+    gboolean used = FALSE;
 
     g_mutex_lock(&guests->lock);
     g_hash_table_iter_init(&iter, guests->table);
-    while (!more && g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
-        more = guest != leaving && guest->real->owner_uid == leaving->real->owner_uid;
+    while (!used && g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
+        used = guest->real->owner_uid == owner_uid;
     g_mutex_unlock(&guests->lock);
-    return more;
-}
-
-static gboolean leave_network(Guests *guests, const Guest *guest, GError **error)
-{
-    const RuntimeGuest *real = guest->real;
-    g_autoptr(virConnect) connect = virt_get(guests->virt, error);
-
-    return connect && nat_detach(guests->nat, connect, real->owner_uid, real->spec->name, error) &&
-           (owner_has_more(guests, guest) || nat_release(guests->nat, connect, real->owner_uid, error));
+    if (!used && (!(connect = virt_get(guests->virt, &error)) || !nat_release(guests->nat, connect, owner_uid, &error)))
+        g_warning("the network of user %u stays until the next start: %s", (unsigned)owner_uid, error->message);
 }
 
 gboolean guest_take_away(Guests *guests, Guest *guest, GError **error)
@@ -58,8 +59,12 @@ gboolean guest_take_away(Guests *guests, Guest *guest, GError **error)
     if (!runtime->kill(runtime, real, error) || !step_reached("destroy.kill", error))
         return FALSE;
     guest_set_state(guests, guest, GUEST_OFF);
-    if (!leave_network(guests, guest, error) || !step_reached("destroy.network", error) ||
-        !runtime->undefine(runtime, real, error) || !step_reached("destroy.undefine", error) ||
+    if (!leave_network(guests, guest, error) || !step_reached("destroy.network", error))
+        return FALSE;
+    g_mutex_lock(&guests->lock);
+    guest->undefined = TRUE;
+    g_mutex_unlock(&guests->lock);
+    if (!runtime->undefine(runtime, real, error) || !step_reached("destroy.undefine", error) ||
         !image_store_destroy_guest(guests->store, real->uuid, error) || !step_reached("destroy.disk", error))
         return FALSE;
     guests_remove_socket_folder(real->socket_folder);
@@ -95,6 +100,7 @@ gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, 
 
     if (good) {
         guest_forget(guests, guest);
+        guests_release_network(guests, guest->real->owner_uid);
         guest_emit(guests, guest, "destroyed");
     } else {
         guest_set_leaving(guests, guest, FALSE);

@@ -246,8 +246,19 @@ Host *guests_snapshot(Guests *guests, GError **error)
     g_mutex_lock(&guests->lock);
     host_unref(guests->host);
     guests->host = host_ref(fresh);
+    guests->host_us = g_get_monotonic_time();
     g_mutex_unlock(&guests->lock);
     return fresh;
+}
+
+Host *guests_recent(Guests *guests)
+{
+    g_mutex_lock(&guests->lock);
+    gboolean recent = guests->host_us && g_get_monotonic_time() - guests->host_us < G_TIME_SPAN_SECOND;
+    Host *host = recent ? host_ref(guests->host) : NULL;
+
+    g_mutex_unlock(&guests->lock);
+    return host;
 }
 
 typedef struct {

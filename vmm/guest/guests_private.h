@@ -19,6 +19,7 @@ typedef struct {
     gboolean creating;       /* not to be seen yet */
     gboolean gone;           /* destroyed: not in the table any more */
     gboolean leaving;        /* ephemeral, and about to be destroyed. Under the lock */
+    gboolean undefined;      /* a destroy has come so far: it stays in the table, for another destroy, if the rest fails. Under the lock */
     gboolean reconcile_queued;
     guint64 touched;         /* Guests.serial when an operation on it last ended. Under the lock */
     GCancellable *life;      /* cancelled when the guest stops; a new one at each start. Under the lock */
@@ -42,6 +43,7 @@ struct Guests {
     GHashTable *table;    /* name -> Guest */
     Ledger *ledger;
     Host *host;           /* newest snapshot */
+    gint64 host_us;       /* when it was taken; monotonic */
     gboolean ready;
     gboolean leaving;     /* guests_leave_all() */
     gboolean recovered;   /* half-made things have been cleared once; under read_back_lock */
@@ -88,6 +90,8 @@ gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, Gues
                         GError **error);
 /* Waits for the agent of a guest that has been started; quotes the console's last line where it does not answer. */
 gboolean guest_wait_for_agent(Guests *guests, Guest *guest, unsigned timeout_s, GError **error);
+/* Removes the owner's network where no guest of theirs is left in the table. */
+void guests_release_network(Guests *guests, uid_t owner_uid);
 /* Ends the guest, leaves its network, forgets its domain, removes its disk; what is not there is passed over. */
 gboolean guest_take_away(Guests *guests, Guest *guest, GError **error);
 /* Removes the sockets in a guest's folder below /run, and the folder. */
@@ -113,6 +117,9 @@ gboolean guests_fill_paths(Guests *guests, RuntimeGuest *real, GError **error);
 
 /* Reads the node anew; also becomes guests->host. Caller unrefs. */
 Host *guests_snapshot(Guests *guests, GError **error);
+
+/* The newest snapshot if it was taken within the last second, else NULL: for what start decides anew anyway. Caller unrefs. */
+Host *guests_recent(Guests *guests);
 
 /* Per-user limits: of a further guest; of starting `spec`. With the lock held. DENIED. */
 gboolean limits_check_create(Guests *guests, const Caller *caller, GError **error);

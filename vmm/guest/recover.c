@@ -74,7 +74,7 @@ static void drop_missing(Guests *guests, GPtrArray *all, guint64 since)
         g_hash_table_add(there, ((RuntimeFound *)all->pdata[i])->name);
     g_hash_table_iter_init(&iter, guests->table);
     while (g_hash_table_iter_next(&iter, (gpointer *)&name, (gpointer *)&guest)) {
-        if (is_stale(guests, guest, since) || g_hash_table_contains(there, name))
+        if (is_stale(guests, guest, since) || guest->undefined || g_hash_table_contains(there, name))
             continue;
         ledger_release(guests->ledger, guest->real->uuid);
         g_cancellable_cancel(guest->life);
@@ -129,8 +129,10 @@ static GPtrArray *read_back_once(Guests *guests, gboolean *ret_whole, GError **e
 
     GPtrArray *all = guests->runtime->list(guests->runtime, guests->config->store_path, error);
 
-    if (!all)
+    if (!all || !step_reached("recover.listed", error)) {
+        g_clear_pointer(&all, g_ptr_array_unref);
         return NULL;
+    }
     *ret_whole = TRUE;
     g_mutex_lock(&guests->lock);
     /* Promises of domains that are not ours are made anew; ours are kept while an operation is under way. */
@@ -204,7 +206,7 @@ static void clear_networks(Guests *guests)
 }
 
 /* Folders of sockets that belong to no guest. */
-static void clear_socket_folders(Guests *guests)
+static void clear_socket_folders(Guests *guests, gboolean (*known)(const char *uuid, gpointer data), gpointer data)
 {
     g_autofree char *path = g_build_filename(guests->config->runtime_folder, "guests", NULL);
     g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
@@ -212,7 +214,7 @@ static void clear_socket_folders(Guests *guests)
     for (const char *uuid; dir && (uuid = g_dir_read_name(dir));) {
         g_autofree char *folder = g_build_filename(path, uuid, NULL);
 
-        if (!known_uuid(uuid, guests))
+        if (!known(uuid, data))
             guests_remove_socket_folder(folder);
     }
 }
@@ -279,11 +281,16 @@ static void clear_remains(Guests *guests, GPtrArray *all)
 {
     Known known = {guests, all};
     g_autoptr(GError) error = NULL;
+    gboolean unreadable = FALSE;
+
+    for (guint i = 0; i < all->len; i++)
+        unreadable = unreadable || ((const RuntimeFound *)all->pdata[i])->unreadable;
 
     if (!image_store_recover(guests->store, is_anyones, &known, &error))
         g_warning("%s", error->message);
-    clear_networks(guests);
-    clear_socket_folders(guests);
+    if (!unreadable) /* nobody can tell whose network it is on */
+        clear_networks(guests);
+    clear_socket_folders(guests, is_anyones, &known);
 }
 
 void guests_recover(Guests *guests)
@@ -313,6 +320,16 @@ static void recover_work(Guests *guests, gpointer data G_GNUC_UNUSED)
     guests_recover(guests);
 }
 
+/* The first start of a domain after QEMU was installed or changed makes libvirt probe it, for seconds: it does so now instead. */
+static void probe_work(Guests *guests, gpointer data G_GNUC_UNUSED)
+{
+    g_autoptr(virConnect) connect = virt_get(guests->virt, NULL);
+    char *text = connect ? virConnectGetDomainCapabilities(connect, NULL, "x86_64", "q35", NULL, 0) : NULL;
+
+    g_debug("libvirt knows QEMU: %s", text ? "yes" : "no");
+    free(text);
+}
+
 void guests_on_state(gboolean connected, gpointer pointer)
 {
     Guests *guests = pointer;
@@ -320,6 +337,7 @@ void guests_on_state(gboolean connected, gpointer pointer)
     if (connected) {
         g_message("connected to libvirt at %s", guests->config->libvirt_uri);
         guests_run(guests, recover_work, NULL);
+        guests_run(guests, probe_work, NULL);
         return;
     }
     g_message("lost the connection to libvirt at %s", guests->config->libvirt_uri);
@@ -352,14 +370,15 @@ static void queue_read_back(Guests *guests)
         guests_run(guests, read_back_work, NULL);
 }
 
-/* Whether a guest holds cores that nobody promised it: somebody started it past hvmd. */
-static gboolean lacks_promise(Guests *guests, const Guest *guest)
+/* Whether a guest's state alone does not tell enough: it holds cores that nobody promised it, because somebody started it past hvmd; or
+ * it is off, and may be undefined as well. */
+static gboolean wants_listing(Guests *guests, const Guest *guest)
 {
     g_mutex_lock(&guests->lock);
-    gboolean lacks = guest->state != GUEST_OFF && guest->state != GUEST_CRASHED && !guest->operation &&
-                     !ledger_find(guests->ledger, guest->real->uuid);
+    gboolean down = guest->state == GUEST_OFF || guest->state == GUEST_CRASHED;
+    gboolean wants = !guest->operation && !guest->gone && (down || !ledger_find(guests->ledger, guest->real->uuid));
     g_mutex_unlock(&guests->lock);
-    return lacks;
+    return wants;
 }
 
 /* Looks how one guest is, after whoever works on it has ended. */
@@ -383,7 +402,7 @@ static void reconcile_work(Guests *guests, gpointer data)
     if (!guest_refresh_state(guests, held, &error))
         g_debug("guest '%s': %s", name, error->message);
     guest_end(guests, held);
-    if (lacks_promise(guests, guest))
+    if (wants_listing(guests, guest))
         queue_read_back(guests);
 }
 
@@ -407,11 +426,11 @@ void guests_on_lifecycle(const char *uuid, const char *name, int event, int deta
         /* guests_stop() waits for just this; the rest of what down means follows when it looks itself. */
         guest->state = GUEST_OFF;
         g_cond_broadcast(&guests->changed);
-    } else if (ours && !guest->reconcile_queued && event != VIR_DOMAIN_EVENT_DEFINED) {
+    } else if (ours && !guest->reconcile_queued && event != VIR_DOMAIN_EVENT_DEFINED && event != VIR_DOMAIN_EVENT_UNDEFINED) {
         queue = guest->reconcile_queued = TRUE;
     }
     g_mutex_unlock(&guests->lock);
-    if (queue && event != VIR_DOMAIN_EVENT_UNDEFINED)
+    if (queue)
         guests_run(guests, reconcile_work, g_strdup(name));
     else if (ready && (!ours || event == VIR_DOMAIN_EVENT_UNDEFINED))
         queue_read_back(guests);

@@ -10,6 +10,7 @@
 
 #include "hvm_error.h"
 #include "step.h"
+#include "units.h"
 
 /* A boot to the agent alone takes seconds: the first of two attempts gets this part of [boot] timeout, the second all of it. */
 enum { FIRST_PART = 3 };
@@ -35,15 +36,40 @@ static void on_cancelled(GCancellable *cancellable G_GNUC_UNUSED, gpointer data)
     g_cancellable_cancel(data);
 }
 
+/* Where its disk goes: memory, if that has room for all that it may write beside its own memory. */
+static gboolean choose_disk(const Run *run, gboolean *ret_in_memory, GError **error)
+{
+    RuntimeGuest *real = run->guest->real;
+    guint64 bytes = real->spec->disk_bytes + real->spec->memory_bytes;
+    gboolean fits = real->spec->disk_in_memory != IN_MEMORY_NO && image_store_memory_fits(bytes);
+
+    if (real->spec->disk_in_memory == IN_MEMORY_YES && !fits) {
+        g_autofree char *wanted = size_format_rounded(bytes);
+
+        g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE,
+                    "disk in memory: wanted %s of room in /dev/shm and of free memory, for its disk and its own memory, found less", wanted);
+        return FALSE;
+    }
+    if (fits) {
+        g_free(real->disk_path);
+        real->disk_path = image_store_memory_disk(run->guests->store, real->uuid);
+    }
+    *ret_in_memory = fits;
+    return TRUE;
+}
+
 /* Disk, domain, agent. ret_booted: it came so far that a hang is possible. */
 static gboolean bring_up(const Run *run, unsigned timeout_s, gboolean *ret_booted, GError **error)
 {
     Guest *guest = run->guest;
+    gboolean in_memory = FALSE;
     gboolean good;
     gulong handler;
 
     run->progress("making its disk", run->data);
-    if (!image_store_create_guest(run->guests->store, guest->real->uuid, run->image, guest->real->spec->disk_bytes, error) ||
+    if (!choose_disk(run, &in_memory, error) ||
+        !image_store_create_guest(run->guests->store, guest->real->uuid, run->image, guest->real->spec->disk_bytes, in_memory,
+                                  error) ||
         !step_reached("run.disk", error) ||
         !guest_bring_up(run->guests, run->caller, guest, run->progress, run->data, error) || !step_reached("run.domain", error))
         return FALSE;
@@ -109,6 +135,7 @@ gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *
     if (!attempt_twice(&run, error)) {
         guest_prefix_error(error, name);
         guest_forget(guests, guest);
+        guests_release_network(guests, guest->real->owner_uid);
         guest_emit(guests, guest, "destroyed");
         return FALSE;
     }

@@ -144,7 +144,7 @@ static gboolean make_socket_folder(const RuntimeGuest *real, GError **error)
     return TRUE;
 }
 
-static gboolean attach_network(Guests *guests, Guest *guest, GError **error)
+static gboolean attach_network(Guests *guests, Guest *guest, GuestsProgressFunc progress, gpointer data, GError **error)
 {
     RuntimeGuest *real = guest->real;
     g_autoptr(virConnect) connect = NULL;
@@ -152,6 +152,7 @@ static gboolean attach_network(Guests *guests, Guest *guest, GError **error)
 
     if (real->spec->network != NETWORK_NAT)
         return TRUE;
+    progress("joining its network", data);
     if (!(connect = virt_get(guests->virt, error)) ||
         !nat_attach(guests->nat, connect, real->owner_uid, real->spec->name, &mac, &address, error))
         return FALSE;
@@ -221,7 +222,7 @@ gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, Gues
     undo_push(undo, "promise", undo_reserve, &pair, NULL);
     guest_emit(guests, guest, guest_state_name(GUEST_STARTING));
     if (!step_reached("start.reserve", error) || !make_socket_folder(guest->real, error) ||
-        !step_reached("start.folder", error) || !attach_network(guests, guest, error) || !step_reached("start.network", error))
+        !step_reached("start.folder", error) || !attach_network(guests, guest, progress, data, error) || !step_reached("start.network", error))
         return FALSE;
     progress(guest->real->kvm ? "starting it on KVM" : "starting it on TCG (software emulation: slow)", data);
     undo_push(undo, "domain", undo_run, &pair, NULL);
@@ -229,11 +230,13 @@ gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, Gues
         return FALSE;
     if (!check_threads(guests, guest, error) || !step_reached("start.verify", error))
         return FALSE;
-    undo_commit(undo);
     g_mutex_lock(&guests->lock);
     ledger_settle(guests->ledger, guest->real->uuid);
     g_mutex_unlock(&guests->lock);
-    return guest_refresh_state(guests, guest, error) && step_reached("start.settle", error);
+    if (!step_reached("start.settle", error) || !guest_refresh_state(guests, guest, error))
+        return FALSE;
+    undo_commit(undo);
+    return TRUE;
 }
 
 gboolean guests_start(Guests *guests, const Caller *caller, const char *name, gboolean wait, GuestsProgressFunc progress,

@@ -56,6 +56,7 @@ typedef struct {
     GuestState state;
     char *name;
     char *uuid;
+    gboolean unreadable;  /* it may be a guest: it has hvm's metadata, but not such as can be read, or libvirt does not tell */
 } RuntimeFound;
 
 void runtime_found_free(RuntimeFound *found);

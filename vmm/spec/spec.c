@@ -151,6 +151,7 @@ Spec *spec_new_from_settings(const char *name, const char *template_name, const 
     spec->memory_bytes = settings_get_size(all, "memory", "size");
     spec->page_bytes = page_sizes[choice(all, "memory", "pages")];
     spec->disk_bytes = settings_get_size(all, "disk root", "size");
+    spec->disk_in_memory = (InMemory)choice(all, "disk root", "in-memory");
     spec->network = g_strcmp0(settings_get(all, "network default", "kind"), "none") == 0 ? NETWORK_NONE : NETWORK_NAT;
     spec->accel = (AccelWant)choice(all, "boot", "accel");
     spec->autostart = settings_get_bool(all, "boot", "autostart");

@@ -18,6 +18,7 @@ typedef enum { SMT_SIBLINGS, SMT_ISOLATE, SMT_ANY } SmtPolicy;
 typedef enum { EMULATOR_SHARED, EMULATOR_DEDICATED } EmulatorPolicy;
 typedef enum { ACCEL_WANT_AUTO, ACCEL_WANT_KVM, ACCEL_WANT_TCG } AccelWant;
 typedef enum { LOCALITY_ANY, LOCALITY_PREFERRED, LOCALITY_REQUIRED } Locality;
+typedef enum { IN_MEMORY_AUTO, IN_MEMORY_YES, IN_MEMORY_NO } InMemory;
 typedef enum { NETWORK_NONE, NETWORK_NAT } NetworkKind;
 typedef enum { INIT_SYSTEM, INIT_AGENT } InitKind;
 
@@ -47,6 +48,7 @@ typedef struct {
     guint64 memory_bytes;
     guint64 page_bytes;     /* 4096, 2 MiB, 1 GiB, or PAGES_AUTO */
     guint64 disk_bytes;
+    InMemory disk_in_memory; /* of an ephemeral guest; a guest that stays has its disk in the store */
     NetworkKind network;
     AccelWant accel;
     gboolean autostart;

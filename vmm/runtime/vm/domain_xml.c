@@ -90,7 +90,7 @@ static void add_numatune(xmlNode *domain, const Placement *placement)
  * What the kernel may leave out on its way to the agent; docs/boot.md has what each gains. Its messages go unprinted, but the
  * panic that ends it: it raises the level itself.
  */
-#define QUICK_ARGUMENTS " quiet loglevel=1 cryptomgr.notests"
+#define QUICK_ARGUMENTS " quiet loglevel=0 cryptomgr.notests"
 /* Emulated timers are sound but late, and zeroing is dear: under KVM the kernel knows, or keeps its hardening. */
 #define QUICK_TCG_ARGUMENTS " tsc=reliable no_timer_check init_on_alloc=0"
 

@@ -258,15 +258,17 @@ static LedgerEntry *foreign_promise(virDomainPtr domain, const char *uuid, char 
     return entry;
 }
 
-/* The guest that a domain's metadata describe, or NULL where there are none that we can read, or another hvmd's. */
-static RuntimeGuest *read_metadata(const char *text, const char *name, const char *uuid, const char *store)
+/* The guest that a domain's metadata describe; none where another hvmd's. */
+static void read_metadata(RuntimeFound *found, const char *text, const char *store)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(RuntimeGuest) guest = metadata_read(text, name, uuid, &error);
+    g_autoptr(RuntimeGuest) guest = metadata_read(text, found->name, found->uuid, &error);
 
     if (!guest)
         g_message("%s", error->message);
-    return guest && strcmp(guest->store, store) == 0 ? g_steal_pointer(&guest) : NULL;
+    found->unreadable = !guest;
+    if (guest && strcmp(guest->store, store) == 0)
+        found->guest = g_steal_pointer(&guest);
 }
 
 /* Reads one domain. FALSE where libvirt does not tell: it must not be taken for one that is off, or not ours. */
@@ -279,7 +281,7 @@ static gboolean found_read(RuntimeFound *found, virDomainPtr domain, const char 
     if (!text && (active < 0 || !last_error_is(VIR_ERR_NO_DOMAIN_METADATA, VIR_ERR_NO_DOMAIN_METADATA)))
         return virt_error(error, "domain '%s'", found->name);
     if (text)
-        found->guest = read_metadata(text, found->name, found->uuid, store);
+        read_metadata(found, text, store);
     free(text);
     if (!active && found->guest)
         g_clear_pointer(&found->guest->placement, placement_free);
@@ -295,7 +297,8 @@ static gboolean found_read(RuntimeFound *found, virDomainPtr domain, const char 
     return state_of(domain, &found->state, error);
 }
 
-/* Adds what one domain is. One that ended while it was read is read once more, or passed over where it is gone. */
+/* Adds what one domain is. One that ended while it was read is read once more, or passed over where it is gone; one that cannot be
+ * read is left as it is. FALSE where libvirt is gone. */
 static gboolean add_found(GPtrArray *all, virDomainPtr domain, const char *store, GError **error)
 {
     char uuid[VIR_UUID_STRING_BUFLEN] = "";
@@ -311,13 +314,22 @@ static gboolean add_found(GPtrArray *all, virDomainPtr domain, const char *store
             g_ptr_array_add(all, found);
             return TRUE;
         }
-        runtime_found_free(found);
 
-        int active = virDomainIsActive(domain);
+        gboolean gone = virDomainIsActive(domain) < 0 && last_error_is(VIR_ERR_NO_DOMAIN, VIR_ERR_NO_DOMAIN);
+        gboolean alive = virConnectIsAlive(virDomainGetConnect(domain)) == 1;
 
-        if (active < 0 && last_error_is(VIR_ERR_NO_DOMAIN, VIR_ERR_NO_DOMAIN))
+        if (!gone && alive && again) {
+            g_message("%s", local->message);
+            found->unreadable = TRUE;
+            g_clear_pointer(&found->guest, runtime_guest_free);
+            g_clear_pointer(&found->promise, ledger_entry_free);
+            g_ptr_array_add(all, found);
             return TRUE;
-        if (active < 0 || again) {
+        }
+        runtime_found_free(found);
+        if (gone)
+            return TRUE;
+        if (!alive) {
             g_propagate_error(error, g_steal_pointer(&local));
             return FALSE;
         }

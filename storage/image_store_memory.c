@@ -1,0 +1,115 @@
+/*
+ * Overlays in memory: /dev/shm/hvm-HASH/UUID/root.qcow2, HASH being of the store's path, so that two stores keep apart.
+ * /dev/shm is every user's to write to: the folder is made root's, and one that is not ours is refused.
+ */
+#include "image_store_private.h"
+
+#include "hvm_error.h"
+#include "sysroot.h"
+#include "tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#define MEMORY_ROOT "/dev/shm"
+
+static char *memory_path(const ImageStore *store)
+{
+    return g_strdup_printf(MEMORY_ROOT "/hvm-%08x", g_str_hash(store->path));
+}
+
+/* MemAvailable of /proc/meminfo; 0 where it is not told. */
+static guint64 memory_available(void)
+{
+    g_autofree char *text = sysroot_read(NULL, "/proc/meminfo");
+    const char *line = text ? strstr(text, "MemAvailable:") : NULL;
+
+    return line ? g_ascii_strtoull(line + strlen("MemAvailable:"), NULL, 10) * 1024 : 0;
+}
+
+gboolean image_store_memory_fits(guint64 bytes)
+{
+    struct statfs status;
+
+    return statfs(MEMORY_ROOT, &status) == 0 && status.f_type == TMPFS_MAGIC &&
+           (guint64)status.f_bavail * (guint64)status.f_bsize >= bytes && memory_available() >= bytes;
+}
+
+/* Opens the store's folder in memory; -1 where it is not there or not ours. */
+static int open_memory(const ImageStore *store, GError **error)
+{
+    g_autofree char *path = memory_path(store);
+    struct stat status = {0};
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd >= 0 && fstat(fd, &status) == 0 && status.st_uid == geteuid() && !(status.st_mode & 022))
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE, "%s is not safe to put disks into: wanted a folder of root's that nobody else writes to",
+                path);
+    return -1;
+}
+
+char *image_store_make_memory_folder(ImageStore *store, const char *uuid, GError **error)
+{
+    g_autofree char *parent = memory_path(store);
+    g_autofree char *folder = g_build_filename(parent, uuid, NULL);
+    int fd = -1;
+
+    if (mkdir(parent, 0711) == 0)
+        chmod(parent, 0711); /* whatever the umask is */
+    if ((fd = open_memory(store, error)) < 0)
+        return NULL;
+
+    gboolean good = mkdirat(fd, uuid, 0711) == 0 && fchmodat(fd, uuid, 0711, 0) == 0;
+    int number = errno;
+
+    close(fd);
+    if (!good) {
+        image_store_fail(store, number, error, "make the folder %s", folder);
+        return NULL;
+    }
+    return g_steal_pointer(&folder);
+}
+
+char *image_store_memory_disk(const ImageStore *store, const char *uuid)
+{
+    g_autofree char *parent = memory_path(store);
+
+    return g_build_filename(parent, uuid, "root.qcow2", NULL);
+}
+
+gboolean image_store_destroy_memory(ImageStore *store, const char *uuid, GError **error)
+{
+    g_autofree char *parent = memory_path(store);
+    g_autofree char *folder = g_build_filename(parent, uuid, NULL);
+    int fd = g_file_test(parent, G_FILE_TEST_EXISTS) ? open_memory(store, NULL) : -1;
+
+    if (fd < 0)
+        return TRUE; /* nothing of ours can be there */
+
+    gboolean good = tree_remove(fd, uuid, folder, error);
+
+    close(fd);
+    rmdir(parent); /* where it was the last */
+    return good;
+}
+
+gboolean image_store_recover_memory(ImageStore *store, gboolean (*known)(const char *uuid, gpointer data), gpointer data,
+                                    GError **error)
+{
+    g_autofree char *parent = memory_path(store);
+    g_autoptr(GDir) folder = g_dir_open(parent, 0, NULL);
+    gboolean good = TRUE;
+
+    for (const char *name; folder && (name = g_dir_read_name(folder));)
+        if (g_uuid_string_is_valid(name) && !known(name, data))
+            good = image_store_destroy_memory(store, name, good ? error : NULL) && good;
+    return good;
+}

@@ -1,0 +1,89 @@
+#!/bin/bash
+# What happens past hvmd or in the middle of its work: virsh beside it, its end during a boot, a connection cut in the middle of a call,
+# many callers at once.
+# needs: image
+. "$HVM_TEST_SOURCE/tests/daemon/lib.sh"
+begin
+promises() { hvm host --json | json '[(p["guest"], p["cpus"]) for p in x["promises"]]'; }
+promised() { [ -n "$(promises)" ]; }
+
+# hvmd is told to end while it waits for a guest to boot, and while it waits for one to power off.
+create a >/dev/null
+hvm start a >"$work/start" 2>&1 &
+client=$!
+t "a domain runs" wait_for 60 eval '[ -n "$(qemu_pid a)" ]'
+pid=$(qemu_pid a)
+kill "$hvmd_pid"
+t "hvmd leaves in the middle of a boot" wait_for 10 gone "$hvmd_pid"
+wait $client
+is "who waited is told" $? 8
+is "the guest boots on" "$(gone "$pid" || echo runs)" runs
+hvmd_start
+t "it is known again" wait_for 30 is_state a running
+hvm stop a --timeout 600 >"$work/stop" 2>&1 &
+client=$!
+t "it is asked to stop" wait_for 10 is_state a stopping
+vsh suspend a
+kill "$hvmd_pid"
+t "hvmd leaves while a guest powers off" wait_for 10 gone "$hvmd_pid"
+wait $client
+is "the guest was not ended for it" "$(gone "$pid" || echo runs)" runs
+vsh resume a
+hvmd_start
+t "it is stopped" hvm stop a --timeout 0
+no_leaks "what it held is free" off
+
+# Started past hvmd, on the cores of its last start.
+vsh start a >/dev/null
+t "a guest started with virsh has its promise" wait_for 30 promised
+like "on its cores" "$(promises)" "'a', '"
+t "and its agent answers" wait_for 240 hvm exec a -- true
+
+# The connection goes before the command's end is known; more than once, for the order of threads.
+for i in 1 2 3 4 5 6 7 8; do
+    timeout 20 python3 "$HVM_TEST_SOURCE/tests/daemon/flood.py" /run/hvm/hvmd.sock hasty a $((i * 10))
+done
+t "hvmd runs after calls in haste" hvm exec a -- true
+vsh destroy a >/dev/null
+t "a guest ended with virsh is off" wait_for 30 is_state a off
+no_leaks "its promise is free" off
+
+# A name that another domain has now.
+vsh dumpxml --inactive a >"$work/a.xml"
+vsh start a >/dev/null
+t "it has its promise" wait_for 30 promised
+vsh undefine a
+vsh destroy a >/dev/null
+t "a guest taken away with virsh is gone" wait_for 30 eval '! hvm show a'
+is "with its promise" "$(promises)" ""
+
+# Guests come and go at once: each that was made is there.
+for i in 1 2 3 4 5 6 7 8; do
+    (
+        create "old$i" >/dev/null
+        hvm destroy "old$i" >/dev/null
+        create "new$i" >/dev/null
+    ) &
+    callers[i]=$!
+done
+wait "${callers[@]}"
+is "each guest that was made is there, and no other" "$(hvm list --json | json '" ".join(sorted(g["name"] for g in x["guests"]))')" \
+    "new1 new2 new3 new4 new5 new6 new7 new8"
+for i in 1 2 3 4 5 6 7 8; do hvm destroy "new$i" >/dev/null; done
+
+# An ephemeral guest which hvmd and libvirtd have both forgotten.
+hvm run debian12 --cpus 1 --memory 512M -- sleep 1000 >/dev/null 2>&1 </dev/null &
+client=$!
+t "an ephemeral guest runs" wait_for 120 eval 'vsh list --name | grep -q ^run-'
+libvirt_kill -9
+hvmd_kill
+wait $client
+libvirtd -d
+hvmd_start
+wait_for 30 connected
+t "it is ended by the next hvmd" wait_for 30 eval '! vsh list --name | grep -q ^run-'
+t "hvmd leaves" hvmd_stop
+hvmd_start
+no_leaks "nothing is left"
+is "hvmd says nothing bad" "$(grep -E 'CRITICAL|ERROR: AddressSanitizer|runtime error' "$log")" ""
+done_testing

@@ -1,0 +1,129 @@
+#!/bin/bash
+# `hvm run`: a guest for one command, booted to the agent alone; and nothing left of it, however it ends.
+# needs: image
+. "$HVM_TEST_SOURCE/tests/daemon/lib.sh"
+begin copy
+
+run() { hvm run --cpus 1 --memory 512M --pages 4K "$@"; }
+runs() { hvm list --json | json '[g["name"] for g in x["guests"]]' | grep -c '^run-'; }
+runs_are() { [ "$(runs)" = "$1" ]; }
+no_domain() { [ -z "$(vsh list --all --name)" ]; }
+
+# --- what a command sees ----------------------------------------------------------------------------------------------
+
+run debian12 -- sh -c 'echo to-out; echo to-err >&2; exit 3' >"$work/out" 2>"$work/err" </dev/null
+is "the command's status is run's" $? 3
+is "stdout is stdout" "$(cat "$work/out")" to-out
+is "stderr is stderr, and nothing else where that is no terminal" "$(cat "$work/err")" to-err
+is "stdin arrives, and its end" "$(printf 'a\nb\n' | run debian12 -- wc -l)" 2
+no_leaks "nothing is left after success"
+
+run debian12 -- sh -c '
+    cat /proc/1/comm
+    uname -n
+    cat /etc/machine-id
+    stat -f -c %T /tmp /run /dev/shm /
+    touch /root/writable /tmp/x && ls -l /dev/fd/0 >/dev/null && echo writable
+    df --output=size -m / | tail -n1 | tr -d " "
+    cat /sys/class/net/lo/operstate
+    ip -4 -o addr show dev eth0 | awk "{ print \$4 }"
+    ip -4 route show default | awk "{ print \$3 }"
+    cat /etc/resolv.conf
+    getent hosts "$(uname -n)" >/dev/null && echo resolves
+    tty >/dev/null || echo no terminal' >"$work/out" 2>"$work/err" </dev/null
+is "a command runs in a root with all that it expects" "$?" 0 || diag <"$work/err"
+mapfile -t seen <"$work/out"
+is "process 1 is the agent" "${seen[0]}" hvm-agent
+like "the guest has a name of its own" "${seen[1]}" '^run-[0-9a-f]{8}$'
+like "and a machine-id" "${seen[2]}" '^[0-9a-f]{32}$'
+is "file systems" "${seen[*]:3:4}" "tmpfs tmpfs tmpfs ext2/ext3"
+is "the root is writable" "${seen[7]}" writable
+t "the root is grown to its disk" test "${seen[8]}" -gt 7000
+like "lo is up" "${seen[9]}" 'unknown|up'
+like "the card has an address" "${seen[10]}" '^10\.88\.[0-9]+\.[0-9]+/24$'
+like "and a way out" "${seen[11]}" '^10\.88\.[0-9]+\.1$'
+is "the gateway answers names" "${seen[12]}" "nameserver ${seen[11]}"
+is "its own among them" "${seen[14]}" resolves
+is "two guests differ" "$( [ "$(run debian12 -- cat /etc/machine-id)" != "${seen[2]}" ] && echo differ)" differ
+is "it can reach its gateway" "$(run debian12 -- bash -c ': >/dev/udp/'"${seen[11]}"'/53 && echo reached')" reached
+is "as the caller" "$(cd / && as alice hvm run --cpus 1 --memory 512M --pages 4K debian12 -- id -un)" alice
+is "without a network" "$(run --network none debian12 -- sh -c 'ls /sys/class/net')" lo
+is "with the packed kernel" "$(run --kaslr debian12 -- echo up)" up
+is "the whole system, where asked for" "$(run --init system debian12 -- cat /proc/1/comm)" systemd
+no_leaks "nothing is left"
+
+# --- signals, and who is killed ---------------------------------------------------------------------------------------
+
+# start_run WORDS...: in the background (where a shell would have SIGINT ignored); $client, and its output in $work/run.out.
+start_run() {
+    : >"$work/run.out"
+    env --default-signal=INT hvm run --cpus 1 --memory 512M --pages 4K "$@" >"$work/run.out" 2>"$work/run.err" </dev/null &
+    client=$!
+}
+says() { grep -q "$1" "$work/run.out"; }
+
+for signal in INT TERM HUP; do
+    start_run debian12 -- sh -c 'echo ready; exec sleep 1000'
+    t "a command runs before SIG$signal" wait_for 120 says ready
+    kill -$signal $client
+    wait $client
+    is "SIG$signal ends the command" $? $((128 + $(kill -l $signal)))
+    no_leaks "nothing is left after SIG$signal"
+done
+start_run debian12 -- sh -c 'trap "echo caught; exit 9" INT; echo ready; while :; do sleep 0.1; done'
+wait_for 120 says ready
+kill -INT $client
+wait $client
+is "a command that catches SIGINT ends as it likes" "$? $(tail -n1 "$work/run.out")" "9 caught"
+
+start_run debian12 -- true
+t "a domain appears" wait_for 60 eval '[ -n "$(vsh list --name)" ]'
+kill -INT $client
+wait $client
+is "SIGINT while it boots ends hvm" $? 130
+no_leaks "nothing is left after SIGINT while it boots"
+
+start_run debian12 -- sh -c 'echo ready; exec sleep 1000'
+wait_for 120 says ready
+kill -9 $client
+wait $client 2>/dev/null
+no_leaks "nothing is left after kill -9 of hvm"
+
+start_run debian12 -- sh -c 'echo ready; exec sleep 1000'
+wait_for 120 says ready
+hvmd_kill
+wait $client
+is "kill -9 of hvmd is hvm's own failure" $? 125
+like "and it says so" "$(cat "$work/run.err")" "the connection to hvmd ended"
+t "libvirt ends the guest of an hvmd that was killed" wait_for 60 no_domain
+t "its disk is still there" test -n "$(ls "$store/guests")"
+hvmd_start
+no_leaks "the next hvmd clears it"
+
+# --- how many -----------------------------------------------------------------------------------------------------------
+
+start_run debian12 -- sh -c 'echo ready; exec sleep 1000'
+first=$client
+wait_for 120 says ready
+start_run debian12 -- sh -c 'echo ready; exec sleep 1000'
+t "two at once on two cores" wait_for 120 says ready
+t "both are listed" runs_are 2
+refuses "a third has no core" 125 "core" run debian12 -- true
+kill $first $client
+wait $first $client
+is "the next one waits for those which are about to go" "$(run debian12 -- echo fits)" fits
+is "on both cores too" "$(hvm run --cpus 2 --memory 512M --pages 4K debian12 -- nproc)" 2
+is "one after another" "$(for i in 1 2 3; do hvm run --cpus 2 --memory 512M --pages 4K debian12 -- echo $i; done | paste -sd' ')" "1 2 3"
+
+# --- boots that fail --------------------------------------------------------------------------------------------------
+
+printf '[template]\ninherits=debian12\n[boot]\nkernel-arguments=root=/dev/vdz\n' >"$work/templates/lost.conf"
+cp -al "$store/images/debian12" "$store/images/lost"
+sed -i 's/^template=.*/template=lost/' "$store"/images/lost/*/image.conf
+run --verbose lost -- true >"$work/out" 2>"$work/err" </dev/null
+is "a root that is not there is hvm's own failure" $? 125
+like "in words of the guest's own" "$(tail -n1 "$work/err")" 'hvm-init: the root disk /dev/vdz did not appear'
+like "after a second attempt" "$(cat "$work/err")" 'booting it once more'
+rm -rf "$store/images/lost"
+no_leaks "nothing is left of a boot that failed"
+done_testing
