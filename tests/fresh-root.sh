@@ -55,7 +55,8 @@ if [ ! -d "$base" ]; then
 fi
 cp -a "$base" "$root"
 git clone -q . "$root/hvm"
-[ ! -d ../shared/hosts ] || { mkdir "$root/shared" && cp -a ../shared/hosts "$root/shared/"; }
+hosts=${HVM_TEST_HOSTS:-../shared/hosts}
+[ ! -d "$hosts" ] || { mkdir "$root/shared" && cp -a "$hosts" "$root/shared/hosts"; }
 cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 cp -L /etc/hosts "$root/etc/hosts"
 
