@@ -55,7 +55,8 @@ if [ ! -d "$base" ]; then
 fi
 cp -a "$base" "$root"
 git clone -q . "$root/hvm"
-[ ! -d ../shared/hosts ] || { mkdir "$root/shared" && cp -a ../shared/hosts "$root/shared/"; }
+hosts=${HVM_TEST_HOSTS:-../shared/hosts}
+[ ! -d "$hosts" ] || { mkdir "$root/shared" && cp -a "$hosts" "$root/shared/hosts"; }
 cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 cp -L /etc/hosts "$root/etc/hosts"
 
@@ -102,6 +103,8 @@ After=basic.target dbus.service
 Type=oneshot
 Environment=HOME=/root CI=true
 WorkingDirectory=/hvm
+# systemd-nspawn leaves cgroups of version 1 read-only.
+ExecStartPre=/bin/sh -c 'for tree in /sys/fs/cgroup/*; do mount -o remount,rw,bind \$\$tree; done; true'
 ExecStart=/bin/sh -c '( $1 ) >/proof.log 2>&1; echo \$\$? >/proof.status; systemctl --no-block poweroff'
 [Install]
 WantedBy=multi-user.target
