@@ -56,6 +56,7 @@ const GuestFile guest_files[] = {
      "\n"
      "[Network]\n"
      "DHCP=yes\n"
+     "LLMNR=no\n" /* names are the network's to give, not a neighbour's */
      "\n"
      "[DHCPv4]\n"
      "ClientIdentifier=mac\n"
