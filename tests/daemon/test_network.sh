@@ -31,7 +31,7 @@ t "the first is reachable at the address that is shown" wait_for 60 ping -c1 -W2
 t "and the second" wait_for 60 ping -c1 -W2 "$address_b"
 is "the guest has that address" "$(hvm exec a -- sh -c "ip -4 -o address show 2>/dev/null | grep -c '$address_a/' || hostname -I | grep -c '$address_a'")" 1
 t "one finds the other by name" wait_for 60 hvm exec a -- getent ahostsv4 b
-is "at its address" "$(hvm exec a -- getent ahostsv4 b | awk '{ print $1 }')" "$address_b"
+is "at its address" "$(hvm exec a -- getent ahostsv4 b | awk 'NR == 1 { print $1 }')" "$address_b"
 is "and by its whole name" "$(hvm exec a -- getent hosts b.hvm | awk '{ print $1 }')" "$address_b"
 serve b
 t "guests of one owner reach each other" wait_for 60 reach a "$address_b"
