@@ -152,7 +152,8 @@ END
 # A process is gone, or is a zombie that nobody waits for.
 gone() { ! [ -e "/proc/$1/stat" ] || [ "$(awk '{ sub(/.*\) /, ""); print $1 }' "/proc/$1/stat" 2>/dev/null)" = Z ]; }
 
-hvmd_answers() { hvm list; }
+# If only that libvirt does not.
+hvmd_answers() { hvm list || [ $? = 9 ]; }
 
 # Starts hvmd and waits until it answers and has found libvirt.
 hvmd_start() {

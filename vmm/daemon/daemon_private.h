@@ -84,7 +84,9 @@ struct Call {
 /* Ended by a row with name NULL. */
 extern const Method methods[];
 
+/* Takes the socket; who connects waits until listener_serve(), which may be called again. */
 gboolean listener_start(Daemon *daemon, GError **error);
+void listener_serve(Daemon *daemon);
 /* No more connections; those that are there are closed. Nobody else serves the socket until listener_release(). */
 void listener_stop(Daemon *daemon);
 void listener_release(Daemon *daemon);

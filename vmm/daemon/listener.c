@@ -388,9 +388,17 @@ gboolean listener_start(Daemon *daemon, GError **error)
     daemon->service = g_socket_service_new();
     if (!g_socket_listener_add_socket(G_SOCKET_LISTENER(daemon->service), socket, NULL, error))
         return FALSE;
+    g_socket_service_stop(daemon->service); /* it is made active */
     g_signal_connect(daemon->service, "incoming", G_CALLBACK(on_incoming), daemon);
-    g_socket_service_start(daemon->service);
     return TRUE;
+}
+
+void listener_serve(Daemon *daemon)
+{
+    if (!daemon->service || g_socket_service_is_active(daemon->service))
+        return;
+    g_socket_service_start(daemon->service);
+    g_message("hvmd %s serves %s", HVM_VERSION, daemon->config->socket_path);
 }
 
 void listener_stop(Daemon *daemon)

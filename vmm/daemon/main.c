@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 /* Leaves after a minute of idleness. */
-enum { IDLE_CHECK_S = 10, IDLE_CHECKS = 6, DESCRIPTORS = 65536 };
+enum { IDLE_CHECK_S = 10, IDLE_CHECKS = 6, DESCRIPTORS = 65536, KNOWN_TIMEOUT_MS = 2000 };
 
 static gboolean quit(gpointer data)
 {
@@ -69,6 +69,12 @@ static void raise_descriptors(void)
         g_debug("cannot raise the limit of open files");
 }
 
+/* Who asks before the guests are known would be told that there are none; without libvirt they are told that. */
+static void serve_clients(gpointer daemon)
+{
+    listener_serve(daemon);
+}
+
 static int serve(Daemon *daemon, GError **error)
 {
     /* Held all the time, or g_main_context_invoke() would run in whichever thread calls it while no loop runs: at the end. */
@@ -81,7 +87,8 @@ static int serve(Daemon *daemon, GError **error)
         guests_set_listener(daemon->guests, events_on_guest, daemon);
         if (daemon->activated)
             g_timeout_add_seconds(IDLE_CHECK_S, leave_when_idle, daemon);
-        g_message("hvmd %s serves %s", HVM_VERSION, daemon->config->socket_path);
+        guests_when_known(daemon->guests, serve_clients, daemon);
+        g_timeout_add_once(KNOWN_TIMEOUT_MS, serve_clients, daemon);
         g_main_loop_run(daemon->loop);
     }
     g_atomic_int_set(&daemon->leaving, TRUE);

@@ -322,12 +322,15 @@ static GVariant *destroy(Call *call, GError **error)
     return empty();
 }
 
-static GVariant *list(Call *call, GError **error G_GNUC_UNUSED)
+static GVariant *list(Call *call, GError **error)
 {
+    GVariant *guests = guests_list(call->client->daemon->guests, call->client->caller, error);
     GVariantDict dict;
 
+    if (!guests)
+        return NULL;
     g_variant_dict_init(&dict, NULL);
-    g_variant_dict_insert_value(&dict, "guests", guests_list(call->client->daemon->guests, call->client->caller));
+    g_variant_dict_insert_value(&dict, "guests", guests);
     return g_variant_dict_end(&dict);
 }
 

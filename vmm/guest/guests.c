@@ -44,8 +44,25 @@ static gboolean may_see(const Guest *guest, uid_t uid)
     return uid == 0 || guest->real->owner_uid == uid;
 }
 
+static gboolean set_no_libvirt(Guests *guests, GError **error)
+{
+    g_set_error(error, HVM_ERROR, HVM_ERROR_LIBVIRT, "no connection to libvirt at %s: is libvirtd running?", guests->config->libvirt_uri);
+    return FALSE;
+}
+
+gboolean guests_check_known(Guests *guests, GError **error)
+{
+    g_mutex_lock(&guests->lock);
+    gboolean known = guests->known;
+
+    g_mutex_unlock(&guests->lock);
+    return known || set_no_libvirt(guests, error);
+}
+
 Guest *guests_find(Guests *guests, const Caller *caller, const char *name, GError **error)
 {
+    if (!guests_check_known(guests, error))
+        return NULL;
     g_mutex_lock(&guests->lock);
     Guest *guest = g_hash_table_lookup(guests->table, name);
 
@@ -62,10 +79,10 @@ Guest *guests_find(Guests *guests, const Caller *caller, const char *name, GErro
     return guest;
 }
 
-gboolean guests_visible(Guests *guests, const char *name, uid_t uid)
+gboolean guests_check_visible(Guests *guests, const char *name, uid_t uid, GError **error)
 {
     const Caller caller = {.uid = uid};
-    g_autoptr(Guest) guest = guests_find(guests, &caller, name, NULL);
+    g_autoptr(Guest) guest = guests_find(guests, &caller, name, error);
 
     return guest != NULL;
 }
@@ -303,10 +320,13 @@ gboolean guests_wait_ready(Guests *guests, unsigned timeout_ms, GError **error)
         if (!g_cond_wait_until(&guests->changed, &guests->lock, deadline))
             break;
     g_mutex_unlock(&guests->lock);
-    if (!ready)
-        g_set_error(error, HVM_ERROR, HVM_ERROR_LIBVIRT, "no connection to libvirt at %s: is libvirtd running?",
-                    guests->config->libvirt_uri);
-    return ready;
+    return ready || set_no_libvirt(guests, error);
+}
+
+void guests_when_known(Guests *guests, GSourceOnceFunc on_known, gpointer data)
+{
+    guests->on_known = on_known;
+    guests->known_data = data;
 }
 
 Guests *guests_new(const GuestsConfig *config, GError **error)

@@ -80,13 +80,17 @@ void guests_leave_all(Guests *guests);
 void guests_free(Guests *guests);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Guests, guests_free)
 
+/* Until libvirt has told once which guests there are, nobody can say that one is not there: calls which name a guest, and guests_list(),
+ * fail with LIBVIRT. `on_known` is called once when it has, in the main loop; set before that runs. */
+void guests_when_known(Guests *guests, GSourceOnceFunc on_known, gpointer data);
+
 /* Whether libvirt is connected and recovery is done. Any thread, does not block. */
 gboolean guests_ready(Guests *guests);
 /* Waits up to `timeout_ms` for that. LIBVIRT where it does not come. */
 gboolean guests_wait_ready(Guests *guests, unsigned timeout_ms, GError **error);
 
-/* Whether a guest of that name is the caller's to see. Any thread, does not block. */
-gboolean guests_visible(Guests *guests, const char *name, uid_t uid);
+/* Whether a guest of that name is the caller's to see. NOT_FOUND. Any thread, does not block. */
+gboolean guests_check_visible(Guests *guests, const char *name, uid_t uid, GError **error);
 
 /* Progress of a long call: one line. In the calling thread. */
 typedef void (*GuestsProgressFunc)(const char *text, gpointer data);
@@ -120,7 +124,7 @@ gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, 
 GPtrArray *guests_verify(Guests *guests, const Caller *caller, const char *name, GError **error);
 
 /* a{sv} each, as io.hvm1.xml says for List and Show. guests_list() does not block: any thread. Floating. */
-GVariant *guests_list(Guests *guests, const Caller *caller);
+GVariant *guests_list(Guests *guests, const Caller *caller, GError **error);
 GVariant *guests_show(Guests *guests, const Caller *caller, const char *name, GError **error);
 
 /* The end of the console's log: at most `lines` lines (0: all) of at most 1 MiB. Caller frees. */

@@ -45,6 +45,9 @@ struct Guests {
     Host *host;           /* newest snapshot */
     gint64 host_us;       /* when it was taken; monotonic */
     gboolean ready;
+    gboolean known;       /* the table was read back once */
+    GSourceOnceFunc on_known; /* guests_when_known() */
+    gpointer known_data;
     gboolean leaving;     /* guests_leave_all() */
     gboolean recovered;   /* half-made things have been cleared once; under read_back_lock */
     guint64 serial;       /* counts ends of operations: what libvirt listed before one is older than what the table says */
@@ -105,6 +108,9 @@ void guest_emit(Guests *guests, const Guest *guest, const char *event);
 
 /* Asks the runtime how the guest is and sets its state. With the operation held. */
 gboolean guest_refresh_state(Guests *guests, Guest *guest, GError **error);
+
+/* LIBVIRT where nobody knows yet which guests there are. Takes the lock. */
+gboolean guests_check_known(Guests *guests, GError **error);
 
 /* BUSY where hvmd is about to end. Takes the lock. */
 gboolean guests_check_stays(Guests *guests, GError **error);

@@ -309,9 +309,13 @@ void guests_recover(Guests *guests)
         return;
     }
     g_mutex_lock(&guests->lock);
-    guests->ready = TRUE;
+    GSourceOnceFunc tell = guests->known ? NULL : guests->on_known;
+
+    guests->ready = guests->known = TRUE;
     g_cond_broadcast(&guests->changed);
     g_mutex_unlock(&guests->lock);
+    if (tell)
+        g_idle_add_once(tell, guests->known_data);
     start_automatic(guests);
 }
 

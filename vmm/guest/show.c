@@ -66,12 +66,16 @@ static int compare_guests(gconstpointer a, gconstpointer b)
     return strcmp((*(const Guest *const *)a)->real->spec->name, (*(const Guest *const *)b)->real->spec->name);
 }
 
-GVariant *guests_list(Guests *guests, const Caller *caller)
+GVariant *guests_list(Guests *guests, const Caller *caller, GError **error)
 {
-    GVariantBuilder builder = G_VARIANT_BUILDER_INIT(G_VARIANT_TYPE("aa{sv}"));
     g_autoptr(GPtrArray) seen = g_ptr_array_new();
     GHashTableIter iter;
     Guest *guest = NULL;
+
+    if (!guests_check_known(guests, error))
+        return NULL;
+
+    GVariantBuilder builder = G_VARIANT_BUILDER_INIT(G_VARIANT_TYPE("aa{sv}"));
 
     g_mutex_lock(&guests->lock);
     g_hash_table_iter_init(&iter, guests->table);
