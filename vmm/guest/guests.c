@@ -244,6 +244,7 @@ gboolean guests_fill_paths(Guests *guests, RuntimeGuest *real, GError **error)
     real->qemu_uid = guests->config->qemu_uid;
     real->qemu_gid = guests->config->qemu_gid;
     real->direct_io = guests->direct_io;
+    real->no_arch_capabilities = guests->accel.no_arch_capabilities;
     real->amd = g_strcmp0(guests->host->cpu_vendor, "AuthenticAMD") == 0;
     if (real->spec->network == NETWORK_NAT)
         real->network = nat_network_name(real->owner_uid);

@@ -24,6 +24,9 @@ static void choose_accelerator(Plan *plan, gboolean live)
 {
     AccelProbe probe = {0};
 
+    if (live && plan->spec->accel != ACCEL_WANT_TCG)
+        accel_probe(&probe);
+    plan->no_arch_capabilities = probe.no_arch_capabilities;
     switch (plan->spec->accel) {
     case ACCEL_WANT_KVM:
     case ACCEL_WANT_TCG:
@@ -31,8 +34,6 @@ static void choose_accelerator(Plan *plan, gboolean live)
         plan->accel_reason = g_strdup("asked for");
         break;
     case ACCEL_WANT_AUTO:
-        if (live)
-            accel_probe(&probe);
         plan->kvm = !live || probe.state == ACCEL_KVM;
         plan->accel_reason = g_strdup(live ? probe.detail : "taken for granted on a node that this is not");
         break;
@@ -82,6 +83,7 @@ char *plan_to_xml(const Plan *plan)
         .mac = mac,
         .kvm = plan->kvm,
         .direct_io = TRUE,
+        .no_arch_capabilities = plan->no_arch_capabilities,
         .amd = g_strcmp0(plan->host->cpu_vendor, "AuthenticAMD") == 0,
         .placement = plan->placement,
     };

@@ -19,6 +19,7 @@ typedef struct {
     Spec *spec;
     Placement *placement;
     gboolean kvm;
+    gboolean no_arch_capabilities; /* accel.h; of this node alone */
     char *accel_reason;  /* one clause: why KVM or TCG */
 } Plan;
 

@@ -19,6 +19,7 @@ enum { CODE = 0x1000, PML4 = 0x2000, PDPT = 0x3000, PAGE_DIRECTORY = 0x4000, MEM
 
 enum {
     API_VERSION = 12,        /* the only one since Linux 2.6.22, Documentation/virt/kvm/api.rst */
+    MSR_ARCH_CAPABILITIES = 0x10a, /* Intel SDM volume 4, table 2-2 */
     CPUID_ENTRIES_MAX = 256,
     TRIES = 3,               /* the fastest counts: interrupts and other processes only ever make it slower */
     SMALL_COUNT = 20 * 1000, /* 10 us natively; an interpreter of a million instructions a second needs 40 ms */
@@ -105,6 +106,17 @@ static gboolean set_cpuid(Guest *guest)
     return TRUE;
 }
 
+/* The node's own value as QEMU's `-cpu host` will set it: a KVM in a virtual machine may offer what it does not take. */
+static void try_arch_capabilities(Guest *guest)
+{
+    g_autofree struct kvm_msrs *msrs = g_malloc0(sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry));
+
+    msrs->nmsrs = 1;
+    msrs->entries[0].index = MSR_ARCH_CAPABILITIES;
+    if (ioctl(guest->kvm, KVM_GET_MSRS, msrs) == 1)
+        guest->probe->no_arch_capabilities = ioctl(guest->vcpu, KVM_SET_MSRS, msrs) != 1;
+}
+
 static gboolean create_vcpu(Guest *guest)
 {
     int bytes = ioctl(guest->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
@@ -116,7 +128,10 @@ static gboolean create_vcpu(Guest *guest)
     if (guest->run == MAP_FAILED)
         return broken(guest, "KVM cannot map a vCPU: %s", g_strerror(errno));
     guest->run_bytes = (size_t)bytes;
-    return set_cpuid(guest);
+    if (!set_cpuid(guest))
+        return FALSE;
+    try_arch_capabilities(guest);
+    return TRUE;
 }
 
 /* One 2 MiB page from 0 to 0; present and writable everywhere. */

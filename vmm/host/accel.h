@@ -22,6 +22,7 @@ typedef struct {
     AccelState state;
     double ratio;    /* guest time / native time, 0 where not measured */
     char detail[160]; /* one clause for people: "a loop takes 1,900 times as long as natively" */
+    gboolean no_arch_capabilities; /* KVM offers the CPU feature arch-capabilities, and refuses its MSR: QEMU would abort */
 } AccelProbe;
 
 void accel_probe(AccelProbe *ret_probe);

@@ -166,7 +166,8 @@ static gboolean check_synthetic_size(const char *text)
 
     for (const char *at = text; *at; at++) {
         inside += (*at == '(' || *at == '[') - (*at == ')' || *at == ']');
-        if (inside || !g_ascii_isdigit(*at) || (at > text && at[-1] != ':' && at[-1] != ' '))
+        /* A digit of a type's name ("l3:2") is no count; one behind an octal count ("058") is hwloc's next. */
+        if (inside || !g_ascii_isdigit(*at) || (at > text && g_ascii_isalpha(at[-1])))
             continue;
 
         char *end;

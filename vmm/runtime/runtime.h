@@ -37,6 +37,7 @@ typedef struct {
     gboolean ephemeral;   /* never defined; ends with the connection that started it */
     gboolean kvm;         /* the accelerator that was decided on */
     gboolean direct_io;   /* the store's file system takes O_DIRECT */
+    gboolean no_arch_capabilities; /* accel.h */
     gboolean amd;         /* the node's CPUs are AMD's: topoext is needed to show SMT */
     Placement *placement; /* NULL while off */
 } RuntimeGuest;

@@ -201,6 +201,9 @@ static void add_cpu(xmlNode *domain, const RuntimeGuest *guest)
     /* Without it an AMD guest sees no SMT, whatever -smp says (QEMU docs, x86 CPU models). */
     if (guest->kvm && guest->amd && placement->threads > 1)
         xml_set(xml_set(xml_add(cpu, "feature"), "policy", "require"), "name", "topoext");
+    /* KVM in some virtual machines offers this feature and refuses its MSR; QEMU aborts on that. */
+    if (guest->kvm && guest->no_arch_capabilities)
+        xml_set(xml_set(xml_add(cpu, "feature"), "policy", "disable"), "name", "arch-capabilities");
     add_cells(cpu, guest);
 }
 
