@@ -3,33 +3,22 @@
 #include "hvm_error.h"
 #include "image_keys.h"
 #include "process.h"
+#include "program.h"
 
 #include <string.h>
 #include <unistd.h>
 
-enum { HELPER_TIMEOUT_MS = 30000, LEVELS_UP = 3 };
+enum { HELPER_TIMEOUT_MS = 30000 };
 
 #define HELPER "hvm-osinfo"
 
-/* HVM_LIBEXEC, then a build folder that this program stands in, then the installed folder. Caller frees. */
+/* HVM_LIBEXEC, else the one of this program. Caller frees. */
 static char *find_helper(void)
 {
     const char *folder = g_getenv("HVM_LIBEXEC");
-    g_autofree char *here = NULL;
 
-    if (folder && *folder)
-        return g_build_filename(folder, HELPER, NULL);
-    here = g_file_read_link("/proc/self/exe", NULL);
-    for (int level = 0; here && level < LEVELS_UP; level++) {
-        g_autofree char *above = g_path_get_dirname(here);
-        g_autofree char *path = g_build_filename(above, "guest-templates", HELPER, NULL);
-
-        if (g_file_test(path, G_FILE_TEST_IS_EXECUTABLE))
-            return g_steal_pointer(&path);
-        g_free(here);
-        here = g_steal_pointer(&above);
-    }
-    return g_build_filename(HVM_LIBEXEC_DIR, HELPER, NULL);
+    return folder && *folder ? g_build_filename(folder, HELPER, NULL)
+                             : program_find("guest-templates/" HELPER, HVM_LIBEXEC_DIR "/" HELPER);
 }
 
 /* The helper's text as settings; *ret_resolved gets the id of the entry that was used, or NULL. */

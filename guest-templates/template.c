@@ -1,6 +1,7 @@
 #include "template.h"
 
 #include "hvm_error.h"
+#include "program.h"
 #include "template_keys.h"
 #include "units.h"
 
@@ -14,9 +15,10 @@ enum { LEVELS_MAX = 16 }; /* also in a message below */
 char **template_folders(void)
 {
     const char *path = g_getenv("HVM_TEMPLATE_PATH");
-    const char *const installed[] = {CONFIGURED_FOLDER, HVM_TEMPLATES_DIR, NULL};
+    g_autofree char *shipped = program_find("guest-templates", HVM_TEMPLATES_DIR);
+    char *folders[] = {(char *)CONFIGURED_FOLDER, shipped, NULL};
 
-    return path && *path ? g_strsplit(path, ":", -1) : g_strdupv((char **)installed);
+    return path && *path ? g_strsplit(path, ":", -1) : g_strdupv(folders);
 }
 
 void template_free(Template *template)

@@ -17,7 +17,7 @@ typedef struct {
 } Template;
 
 /* The folders that templates are looked for in, in order: HVM_TEMPLATE_PATH (colon-separated) if set, else
- * /etc/hvm/templates and the installed folder. NULL-terminated; caller frees with g_strfreev. */
+ * /etc/hvm/templates and the folder of those that come with this program. NULL-terminated; caller frees with g_strfreev. */
 char **template_folders(void);
 
 /* Loads one. NOT_FOUND naming the folders and, where there is one, a name that is near; INVALID. */

@@ -213,7 +213,8 @@ static void test_folders(void)
     g_unsetenv("HVM_TEMPLATE_PATH");
     fallback = template_folders();
     g_assert_cmpstr(fallback[0], ==, "/etc/hvm/templates");
-    g_assert_true(g_str_has_suffix(fallback[1], "/hvm/templates"));
+    g_assert_true(g_str_has_suffix(fallback[1], "/guest-templates")); /* of the build folder */
+    g_assert_null(fallback[2]);
     g_setenv("HVM_TEMPLATE_PATH", "/a:/b", TRUE);
     given = template_folders();
     g_assert_cmpuint(g_strv_length(given), ==, 2);

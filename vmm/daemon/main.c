@@ -4,6 +4,7 @@
 #include "daemon_private.h"
 
 #include "hvm_error.h"
+#include "program.h"
 #include "virt.h"
 
 #include <glib-unix.h>
@@ -44,17 +45,12 @@ static int fail(const GError *error)
     return hvm_error_exit_status(error);
 }
 
-/* The agent that builds put into images: HVM_AGENT, beside this program in a build tree, or installed. */
+/* The agent that builds put into images: HVM_AGENT, else the one of this program. */
 static char *find_agent(void)
 {
-    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
-    g_autofree char *folder = self ? g_path_get_dirname(self) : NULL;
-    g_autofree char *beside = folder ? g_build_filename(folder, "vmm", "agent", "hvm-agent", NULL) : NULL;
     const char *wanted = g_getenv("HVM_AGENT");
 
-    if (wanted)
-        return g_strdup(wanted);
-    return g_strdup(beside && g_file_test(beside, G_FILE_TEST_IS_EXECUTABLE) ? beside : HVM_LIBEXEC_DIR "/hvm-agent");
+    return wanted ? g_strdup(wanted) : program_find("vmm/agent/hvm-agent", HVM_LIBEXEC_DIR "/hvm-agent");
 }
 
 /* Each client costs a descriptor or a few; what hvmd starts with may be as little as 1024. */
