@@ -41,6 +41,10 @@ t "./setup stop, again" ./setup stop
 t "./setup demo" ./setup demo
 like "boots a guest and runs commands in it" "$out" 'PRETTY_NAME="Debian GNU/Linux 12'
 like "and ends with what to try next" "$out" "Three things to try next"
+while read -r advice <&6; do
+    t "its advice works: $advice" bash -c "$advice"
+done 6< <(sed -n 's/^  \(build\/hvm .*\)/\1/p' <<<"$out")
+t "the guest that it advised goes" build/hvm destroy mine
 is "the demo leaves no guest" "$(build/hvm list --json | json '[g["name"] for g in x["guests"]]')" ""
 t "./setup demo, again" ./setup demo
 is "no guest is left" "$(vsh list --all --name | tr -d '\n')" ""
