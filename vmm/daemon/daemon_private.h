@@ -103,6 +103,9 @@ gboolean service_export(Client *client, GError **error);
 /* Answers and forgets the invocation; takes the reply (floating) or the error. Main thread. */
 void service_answer(Client *client, GDBusMethodInvocation *invocation, GVariant *reply, GUnixFDList *fds, const GError *error);
 
+/* What is neither our error nor a cancellation reaches the client as a defect of ours, with its words. */
+void service_normalize_error(GError **error);
+
 /* A thread for a call or a job of a user's, who has only so many; BUSY. user_leave() gives it back. Main thread. */
 gboolean user_enter(Daemon *daemon, uid_t uid, GError **error);
 void user_leave(Daemon *daemon, uid_t uid);

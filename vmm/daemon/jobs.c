@@ -90,14 +90,7 @@ static gpointer job_thread(gpointer data)
     job->reply = job->call->method->func(job->call, &job->error);
     if (job->reply)
         g_variant_ref_sink(job->reply);
-    if (job->error && job->error->domain != HVM_ERROR) {
-        gboolean cancelled = g_error_matches(job->error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
-        GError *ours = g_error_new_literal(HVM_ERROR, cancelled ? HVM_ERROR_BUSY : HVM_ERROR_INTERNAL,
-                                           cancelled ? "it was cancelled" : job->error->message);
-
-        g_clear_error(&job->error);
-        job->error = ours;
-    }
+    service_normalize_error(&job->error);
     g_main_context_invoke(NULL, finish_job, job);
     return NULL;
 }

@@ -162,14 +162,12 @@ void service_answer(Client *client, GDBusMethodInvocation *invocation, GVariant 
         client->outstanding--;
 }
 
-/* Something that is not ours reaches the client as a defect of ours, with its words. */
-static void normalize_error(GError **error)
+void service_normalize_error(GError **error)
 {
-    if (!*error || (*error)->domain == HVM_ERROR)
+    if (!*error || (*error)->domain == HVM_ERROR || g_error_matches(*error, G_IO_ERROR, G_IO_ERROR_CANCELLED))
         return;
 
-    int code = g_error_matches(*error, G_IO_ERROR, G_IO_ERROR_CANCELLED) ? HVM_ERROR_TIMEOUT : HVM_ERROR_INTERNAL;
-    GError *ours = g_error_new_literal(HVM_ERROR, code, code == HVM_ERROR_TIMEOUT ? "it was cancelled" : (*error)->message);
+    GError *ours = g_error_new_literal(HVM_ERROR, HVM_ERROR_INTERNAL, (*error)->message);
 
     g_clear_error(error);
     *error = ours;
@@ -215,7 +213,7 @@ static gpointer call_thread(gpointer data)
     call->reply = call->method->func(call, &call->error);
     if (call->reply)
         g_variant_ref_sink(call->reply);
-    normalize_error(&call->error);
+    service_normalize_error(&call->error);
     g_main_context_invoke(NULL, finish_call, call);
     return NULL;
 }
@@ -237,7 +235,7 @@ static void dispatch(Call *call)
         call->reply = call->method->kind == METHOD_JOB ? job_start(call, &call->error) : call->method->func(call, &call->error);
         if (call->reply)
             g_variant_ref_sink(call->reply);
-        normalize_error(&call->error);
+        service_normalize_error(&call->error);
     }
     if (call->reply || call->error)
         service_answer(client, g_steal_pointer(&call->invocation), call->reply, NULL, call->error);

@@ -245,7 +245,7 @@ gboolean guests_fill_paths(Guests *guests, RuntimeGuest *real, GError **error)
     real->qemu_gid = guests->config->qemu_gid;
     real->direct_io = guests->direct_io;
     real->no_arch_capabilities = guests->accel.no_arch_capabilities;
-    real->amd = g_strcmp0(guests->host->cpu_vendor, "AuthenticAMD") == 0;
+    real->amd = guests->amd;
     if (real->spec->network == NETWORK_NAT)
         real->network = nat_network_name(real->owner_uid);
     return TRUE;
@@ -350,6 +350,7 @@ Guests *guests_new(const GuestsConfig *config, GError **error)
         g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "cannot make folder %s: %s", sockets, g_strerror(errno));
         return NULL;
     }
+    guests->amd = g_strcmp0(guests->host->cpu_vendor, "AuthenticAMD") == 0;
     guests->direct_io = image_store_probe_direct_io(config->store_path);
     accel_probe(&guests->accel);
     guests->virt = virt_new(config->libvirt_uri, &listener, guests);

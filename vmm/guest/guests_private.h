@@ -37,6 +37,7 @@ struct Guests {
     Nat *nat;
     AccelProbe accel;
     gboolean direct_io;
+    gboolean amd;         /* whose CPUs the node has */
     PlacementPolicy policy;
     GMutex lock;          /* table, ledger, states, host, ready */
     GCond changed;        /* operation or state of a guest, or ready */

@@ -330,22 +330,12 @@ static gboolean read_distances(JsonObject *object, Placement *placement, GError 
     return TRUE;
 }
 
-/* "0000:41:00.1" */
+/* As sysfs writes it: "0000:41:00.1". */
 static gboolean is_address(const char *text)
 {
-    static const char pattern[] = "xxxx:xx:xx.d";
+    g_autofree char *canonical = NULL;
 
-    if (strlen(text) != strlen(pattern))
-        return FALSE;
-    for (gsize i = 0; pattern[i]; i++) {
-        gboolean good = pattern[i] == 'x'   ? g_ascii_isxdigit(text[i]) && !g_ascii_isupper(text[i])
-                        : pattern[i] == 'd' ? text[i] >= '0' && text[i] <= '7'
-                                            : text[i] == pattern[i];
-
-        if (!good)
-            return FALSE;
-    }
-    return TRUE;
+    return pci_address_parse(text, &canonical) && strcmp(text, canonical) == 0;
 }
 
 static gboolean read_devices(JsonObject *object, Placement *placement, GError **error)
