@@ -88,9 +88,9 @@ char *image_store_guest_folder(ImageStore *store, const char *uuid, GError **err
 gboolean image_store_create_guest(ImageStore *store, const char *uuid, const Image *image, guint64 disk_bytes,
                                   gboolean in_memory, GError **error);
 
-/* Where the overlay lies with `in_memory`: on /dev/shm, in a folder of the store's own. image_store_destroy_guest() removes it
+/* Where the overlay lies; with `in_memory` on /dev/shm, in a folder of the store's own: image_store_destroy_guest() removes it
  * too, and image_store_recover() those of unknown guests. Caller frees. */
-char *image_store_memory_disk(const ImageStore *store, const char *uuid);
+char *image_store_disk(const ImageStore *store, const char *uuid, gboolean in_memory);
 
 /* Whether /dev/shm is a tmpfs with room for `bytes`, and so much memory is available. */
 gboolean image_store_memory_fits(guint64 bytes);

@@ -84,15 +84,15 @@ gboolean image_store_create_guest(ImageStore *store, const char *uuid, const Ima
     undo_push(undo, "guest folder", undo_guest, step, guest_undo_free);
     if (!(disk_folder = in_memory ? image_store_make_memory_folder(store, uuid, error) : g_strdup(folder)))
         return FALSE;
-    overlay = g_build_filename(disk_folder, "root.qcow2", NULL);
+    overlay = g_build_filename(disk_folder, DISK, NULL);
     if (chmod(folder, 0711) < 0)
         return image_store_fail(store, errno, error, "set the mode of %s", folder);
     if (!image_store_make_overlay(store, image, overlay, disk_bytes, error))
         return FALSE;
     if (chmod(overlay, 0600) < 0 || lchown(overlay, store->qemu_uid, store->qemu_gid) < 0)
         return image_store_fail(store, errno, error, "give %s to QEMU's user %u", overlay, (unsigned)store->qemu_uid);
-    /* libvirt syncs the definition that names it. */
-    if (!image_store_sync(store, overlay, error) || !image_store_sync(store, folder, error))
+    /* libvirt syncs the definition that names it; what is in memory has none. */
+    if (!in_memory && (!image_store_sync(store, overlay, error) || !image_store_sync(store, folder, error)))
         return FALSE;
     undo_commit(undo);
     return TRUE;

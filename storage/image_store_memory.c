@@ -78,11 +78,11 @@ char *image_store_make_memory_folder(ImageStore *store, const char *uuid, GError
     return g_steal_pointer(&folder);
 }
 
-char *image_store_memory_disk(const ImageStore *store, const char *uuid)
+char *image_store_disk(const ImageStore *store, const char *uuid, gboolean in_memory)
 {
-    g_autofree char *parent = memory_path(store);
+    g_autofree char *parent = in_memory ? memory_path(store) : g_strdup(store->guests_path);
 
-    return g_build_filename(parent, uuid, "root.qcow2", NULL);
+    return g_build_filename(parent, uuid, DISK, NULL);
 }
 
 gboolean image_store_destroy_memory(ImageStore *store, const char *uuid, GError **error)

@@ -6,6 +6,7 @@
 #include "image_store.h"
 
 #define STAGING_PREFIX ".staging-"
+#define DISK "root.qcow2" /* of a guest */
 
 struct ImageStore {
     char *path;

@@ -102,12 +102,18 @@ no_leaks "the next hvmd clears it"
 
 # --- how many -----------------------------------------------------------------------------------------------------------
 
-start_run debian12 -- sh -c 'echo ready; exec sleep 1000'
+disk_of() { vsh domblklist "$1" | awk '$1 == "vda" { print $2 }'; }
+
+start_run --disk-in-memory yes debian12 -- sh -c 'echo ready; exec sleep 1000'
 first=$client
 wait_for 120 says ready
-start_run debian12 -- sh -c 'echo ready; exec sleep 1000'
+one=$(vsh list --name | head -n1)
+like "its disk is in memory where it shall" "$(disk_of "$one")" '^/dev/shm/hvm-[0-9a-f]*/[0-9a-f-]*/root.qcow2$'
+refuses "but not where that has no room" 125 "disk in memory: wanted .*TiB" run --disk-in-memory yes --disk 64T debian12 -- true
+start_run --disk-in-memory no debian12 -- sh -c 'echo ready; exec sleep 1000'
 t "two at once on two cores" wait_for 120 says ready
 t "both are listed" runs_are 2
+like "the disk of the other is in the store" "$(disk_of "$(vsh list --name | grep -vx "$one" | head -n1)")" "^$store/guests/"
 refuses "a third has no core" 125 "core" run debian12 -- true
 kill $first $client
 wait $first $client
@@ -125,5 +131,13 @@ is "a root that is not there is hvm's own failure" $? 125
 like "in words of the guest's own" "$(tail -n1 "$work/err")" 'hvm-init: the root disk /dev/vdz did not appear'
 like "after a second attempt" "$(cat "$work/err")" 'booting it once more'
 rm -rf "$store/images/lost"
+
+# A kernel that hangs: stopped, the first attempt runs out of time.
+runs_vcpus() { name=$(vsh list --name | head -n1) && [ -n "$name" ] && vsh domstate "$name" | grep -q running; }
+start_run --boot-timeout 45 debian12 -- echo booted
+wait_for 60 runs_vcpus
+kill -STOP "$(qemu_pid "$(vsh list --name | head -n1)")"
+wait $client
+is "a boot that hangs is tried once more" "$? $(cat "$work/run.out")" "0 booted"
 no_leaks "nothing is left of a boot that failed"
 done_testing

@@ -550,7 +550,7 @@ static void test_guest_in_memory(Fixture *fixture, gconstpointer data G_GNUC_UNU
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(Image) image = NULL;
-    g_autofree char *disk = image_store_memory_disk(fixture->store, UUID_A);
+    g_autofree char *disk = image_store_disk(fixture->store, UUID_A, TRUE);
 
     if (skip_without_root())
         return;

@@ -238,7 +238,7 @@ gboolean guests_fill_paths(Guests *guests, RuntimeGuest *real, GError **error)
 
     if (!folder)
         return FALSE;
-    real->disk_path = g_build_filename(folder, "root.qcow2", NULL);
+    real->disk_path = image_store_disk(guests->store, real->uuid, FALSE);
     real->log_path = g_build_filename(folder, "console.log", NULL);
     real->socket_folder = g_build_filename(guests->config->runtime_folder, "guests", real->uuid, NULL);
     real->qemu_uid = guests->config->qemu_uid;

@@ -18,6 +18,7 @@ typedef struct {
     const char *operation;   /* "create", "start", ...: static text; NULL: none. Under the lock */
     gboolean creating;       /* not to be seen yet */
     gboolean gone;           /* destroyed: not in the table any more */
+    gboolean in_memory;      /* its disk is (run.c). Under the lock */
     gboolean leaving;        /* ephemeral, and about to be destroyed. Under the lock */
     gboolean undefined;      /* a destroy has come so far: it stays in the table, for another destroy, if the rest fails. Under the lock */
     gboolean reconcile_queued;

@@ -12,6 +12,8 @@
 #include "step.h"
 #include "units.h"
 
+#include <sys/stat.h>
+
 /* A boot to the agent alone takes seconds: the first of two attempts gets this part of [boot] timeout, the second all of it. */
 enum { FIRST_PART = 3 };
 
@@ -36,25 +38,49 @@ static void on_cancelled(GCancellable *cancellable G_GNUC_UNUSED, gpointer data)
     g_cancellable_cancel(data);
 }
 
-/* Where its disk goes: memory, if that has room for all that it may write beside its own memory. */
-static gboolean choose_disk(const Run *run, gboolean *ret_in_memory, GError **error)
+/* What the disks that are in memory already may still grow by. With the lock held. */
+static guint64 promised_in_memory(Guests *guests, const Guest *but)
 {
-    RuntimeGuest *real = run->guest->real;
-    guint64 bytes = real->spec->disk_bytes + real->spec->memory_bytes;
-    gboolean fits = real->spec->disk_in_memory != IN_MEMORY_NO && image_store_memory_fits(bytes);
+    GHashTableIter iter;
+    Guest *guest = NULL;
+    guint64 bytes = 0;
 
-    if (real->spec->disk_in_memory == IN_MEMORY_YES && !fits) {
-        g_autofree char *wanted = size_format_rounded(bytes);
+    g_hash_table_iter_init(&iter, guests->table);
+    while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest)) {
+        struct stat disk = {0};
+        guint64 whole = guest->real->spec->disk_bytes;
+
+        if (guest == but || !guest->in_memory)
+            continue;
+        if (stat(guest->real->disk_path, &disk) < 0)
+            disk.st_blocks = 0;
+        bytes += whole - MIN(whole, (guint64)disk.st_blocks * 512);
+    }
+    return bytes;
+}
+
+/* Where its disk goes: memory, if that has room for all that it and those that are there may write, beside its own memory. */
+static gboolean choose_disk(const Run *run, GError **error)
+{
+    Guests *guests = run->guests;
+    RuntimeGuest *real = run->guest->real;
+    InMemory wanted = real->spec->disk_in_memory;
+    guint64 bytes = real->spec->disk_bytes + real->spec->memory_bytes;
+
+    g_mutex_lock(&guests->lock);
+    gboolean fits = wanted != IN_MEMORY_NO && image_store_memory_fits(bytes + promised_in_memory(guests, run->guest));
+
+    g_free(real->disk_path);
+    real->disk_path = image_store_disk(guests->store, real->uuid, fits);
+    run->guest->in_memory = fits;
+    g_mutex_unlock(&guests->lock);
+    if (wanted == IN_MEMORY_YES && !fits) {
+        g_autofree char *text = size_format_rounded(bytes);
 
         g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE,
-                    "disk in memory: wanted %s of room in /dev/shm and of free memory, for its disk and its own memory, found less", wanted);
+                    "disk in memory: wanted %s of room in /dev/shm and of free memory, for its disk and its own memory, found less", text);
         return FALSE;
     }
-    if (fits) {
-        g_free(real->disk_path);
-        real->disk_path = image_store_memory_disk(run->guests->store, real->uuid);
-    }
-    *ret_in_memory = fits;
     return TRUE;
 }
 
@@ -62,13 +88,12 @@ static gboolean choose_disk(const Run *run, gboolean *ret_in_memory, GError **er
 static gboolean bring_up(const Run *run, unsigned timeout_s, gboolean *ret_booted, GError **error)
 {
     Guest *guest = run->guest;
-    gboolean in_memory = FALSE;
     gboolean good;
     gulong handler;
 
     run->progress("making its disk", run->data);
-    if (!choose_disk(run, &in_memory, error) ||
-        !image_store_create_guest(run->guests->store, guest->real->uuid, run->image, guest->real->spec->disk_bytes, in_memory,
+    if (!choose_disk(run, error) ||
+        !image_store_create_guest(run->guests->store, guest->real->uuid, run->image, guest->real->spec->disk_bytes, guest->in_memory,
                                   error) ||
         !step_reached("run.disk", error) ||
         !guest_bring_up(run->guests, run->caller, guest, run->progress, run->data, error) || !step_reached("run.domain", error))

@@ -244,6 +244,9 @@ static void add_disk(xmlNode *devices, const RuntimeGuest *guest)
     xml_set(driver, "cache", guest->ephemeral ? "unsafe" : direct ? "none" : "writeback");
     xml_set(driver, "io", direct ? "io_uring" : "threads");
     xml_set(driver, "discard", "unmap");
+    /* A full store pauses a guest that can wait for room; nobody makes room for a single command. */
+    if (guest->ephemeral)
+        xml_set(driver, "error_policy", "report");
     if (virtio)
         xml_set(driver, "iothread", "1");
     xml_set(xml_add(disk, "source"), "file", "%s", guest->disk_path);
