@@ -1,6 +1,7 @@
 #include "template.h"
 
 #include "hvm_error.h"
+#include "near.h"
 #include "program.h"
 #include "template_keys.h"
 #include "units.h"
@@ -70,42 +71,12 @@ char **template_list(const char *const *folders)
     return (char **)g_ptr_array_steal(names, NULL);
 }
 
-/* Number of single-character edits from a to b (Levenshtein). Both are names: short. */
-static unsigned distance(const char *a, const char *b)
-{
-    unsigned row[HVM_NAME_MAX + 1];
-    gsize length = strlen(b);
-
-    for (gsize j = 0; j <= length; j++)
-        row[j] = (unsigned)j;
-    for (gsize i = 0; a[i]; i++) {
-        unsigned diagonal = row[0]++;
-
-        for (gsize j = 0; j < length; j++) {
-            unsigned next = MIN(MIN(row[j], row[j + 1]) + 1, diagonal + (a[i] != b[j]));
-
-            diagonal = row[j + 1];
-            row[j + 1] = next;
-        }
-    }
-    return row[length];
-}
-
 static void set_not_found(const char *const *folders, const char *name, GError **error)
 {
     g_autofree char *places = g_strjoinv(", ", (char **)folders);
     g_auto(GStrv) names = template_list(folders);
-    const char *nearest = NULL;
-    unsigned best = 3;
+    const char *nearest = near_find(name, (const char *const *)names, g_strv_length(names));
 
-    for (char **candidate = names; *candidate; candidate++) {
-        unsigned edits = distance(name, *candidate);
-
-        if (edits < best) {
-            best = edits;
-            nearest = *candidate;
-        }
-    }
     g_set_error(error, HVM_ERROR, HVM_ERROR_NOT_FOUND, "no template '%s' in %s%s%s%s", name, places,
                 nearest ? "; did you mean '" : "", nearest ? nearest : "", nearest ? "'?" : "");
 }

@@ -29,28 +29,30 @@ static const Option logs_options[] = {
     {0},
 };
 
+/* What exec, run, shell and cp have in common. */
+#define OPTION_USER \
+    {.name = "user", .letter = 'u', .argument = "USER", .help = "user of the guest to be (default: your own uid, gid and groups)"}
+#define OPTION_ENV \
+    {.name = "env", .letter = 'e', .argument = "NAME=VALUE", .help = "set a variable of its environment; may be repeated", .repeatable = TRUE}
+
 static const Option exec_options[] = {
-    {.name = "user", .letter = 'u', .argument = "USER",
-     .help = "user of the guest to be (default: your own uid, gid and groups)"},
+    OPTION_USER,
     {.name = "cwd", .argument = "FOLDER",
      .help = "folder to be in, which must be there (default: yours if the guest has it, else the user's home)"},
-    {.name = "env", .letter = 'e', .argument = "NAME=VALUE",
-     .help = "set a variable of its environment; may be repeated",
-     .repeatable = TRUE},
+    OPTION_ENV,
     {.name = "tty", .letter = 't', .help = "give it a terminal; standard input must be one"},
     {0},
 };
 
 static const Option shell_options[] = {
-    {.name = "user", .letter = 'u', .argument = "USER", .help = "user of the guest to be (default: your own uid, gid and groups)"},
+    OPTION_USER,
     {.name = "cwd", .argument = "FOLDER", .help = "folder to begin in, which must be there (default: the user's home)"},
-    {.name = "env", .letter = 'e', .argument = "NAME=VALUE", .help = "set a variable of its environment; may be repeated",
-     .repeatable = TRUE},
+    OPTION_ENV,
     {0},
 };
 
 static const Option cp_options[] = {
-    {.name = "user", .letter = 'u', .argument = "USER", .help = "user of the guest to be (default: your own uid, gid and groups)"},
+    OPTION_USER,
     {0},
 };
 

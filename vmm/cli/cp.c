@@ -4,9 +4,9 @@
  * It goes as a stream of tar over an exec of the guest's own sh and tar, as the user, from the user's home. Either side unpacks into a
  * new folder beside the destination and renames what is whole. cp_archive.h is this node's end of the stream.
  */
-#include "cli.h"
 #include "cp_archive.h"
 #include "cp_stage.h"
+#include "guest_command.h"
 #include "hvm_error.h"
 #include "signals.h"
 #include "terminal.h"
@@ -159,8 +159,7 @@ static void end_exec(Copy *copy)
     if (copy->waited || !copy->number)
         return;
     shutdown(copy->stream_fd, SHUT_RDWR);
-    g_variant_dict_init(&request, NULL);
-    g_variant_dict_insert(&request, "exec", "u", copy->number);
+    guest_command_init_control(&request, copy->number);
     g_variant_dict_insert(&request, "signal", "i", SIGTERM);
     client_send(copy->cli->client, "ExecControl", g_variant_dict_end(&request));
 }
@@ -208,8 +207,7 @@ static gboolean on_errors(int fd, GIOCondition condition G_GNUC_UNUSED, gpointer
 static void on_exec_end(GVariant *reply, const GError *error, gpointer data)
 {
     Copy *copy = data;
-    const char *end = "", *reason = "";
-    gint32 value = 0;
+    GuestCommandEnd end;
 
     copy->waited = TRUE;
     if (copy->into_guest)
@@ -218,13 +216,11 @@ static void on_exec_end(GVariant *reply, const GError *error, gpointer data)
         copy->wait_error = g_error_copy(error);
         return;
     }
-    g_variant_lookup(reply, "end", "&s", &end);
-    g_variant_lookup(reply, "value", "i", &value);
-    g_variant_lookup(reply, "reason", "&s", &reason);
-    copy->lost = strcmp(end, "exited") != 0 && strcmp(end, "signaled") != 0;
-    copy->status = strcmp(end, "signaled") == 0 ? 128 + (value & 0x7f) : value & 0xff;
-    if (*reason && copy->errors->len == 0)
-        g_string_assign(copy->errors, reason);
+    guest_command_read_end(reply, &end);
+    copy->lost = end.lost;
+    copy->status = end.status;
+    if (*end.reason && copy->errors->len == 0)
+        g_string_assign(copy->errors, end.reason);
 }
 
 static GVariant *exec_request(const Copy *copy, const struct stat *source, GError **error)
@@ -232,23 +228,15 @@ static GVariant *exec_request(const Copy *copy, const struct stat *source, GErro
     g_autofree char *whole = copy->into_guest ? g_canonicalize_filename(copy->local, NULL) : NULL;
     g_autofree char *name = whole ? cp_name(whole, error) : NULL;
     g_autofree char *mode = g_strdup_printf("%o", source->st_mode & 0777);
-    const char *user = cli_value(copy->cli, "user");
     const char *const into[] = {"/bin/sh", "-c", script_into, "hvm-cp", copy->guest_path, name,
                                 S_ISDIR(source->st_mode) ? "folder" : "file", mode, NULL};
     const char *const out[] = {"/bin/sh", "-c", script_out, "hvm-cp", copy->guest_path, NULL};
-    GVariantDict request;
+    g_auto(GVariantDict) request = G_VARIANT_DICT_INIT(NULL);
 
-    if (copy->into_guest && !name)
+    if ((copy->into_guest && !name) || !guest_command_add_user(copy->cli, &request, error))
         return NULL;
-    if (user && (!*user || !g_utf8_validate(user, -1, NULL))) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--user: wanted a user of the guest");
-        return NULL;
-    }
-    g_variant_dict_init(&request, NULL);
     g_variant_dict_insert(&request, "name", "s", copy->guest);
     g_variant_dict_insert_value(&request, "argv", g_variant_new_bytestring_array(copy->into_guest ? into : out, -1));
-    if (user)
-        g_variant_dict_insert(&request, "user", "s", user);
     return g_variant_dict_end(&request);
 }
 
@@ -256,28 +244,18 @@ static GVariant *exec_request(const Copy *copy, const struct stat *source, GErro
 static gboolean start_exec(Copy *copy, GVariant *request, GError **error)
 {
     Client *client = cli_client(copy->cli, error);
-    g_autoptr(GVariant) reply = NULL;
-    g_autoptr(GUnixFDList) fds = NULL;
-    int input = -1, output = -1;
-    GVariantDict wait;
+    GuestCommand command;
 
-    if (!client || !client_call_fds(client, "Exec", request, &reply, &fds, error))
+    if (!client || !guest_command_start(client, request, FALSE, &command, error))
         return FALSE;
-    if (!g_variant_lookup(reply, "exec", "u", &copy->number) || !copy->number) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INTERNAL, "hvmd answered Exec wrongly: wanted the number of the command");
-        return FALSE;
-    }
-    if ((input = client_take_fd(reply, fds, "stdin", error)) < 0 || (output = client_take_fd(reply, fds, "stdout", error)) < 0 ||
-        (copy->errors_fd = client_take_fd(reply, fds, "stderr", error)) < 0)
-        return FALSE;
-    copy->stream_fd = copy->into_guest ? input : output;
-    copy->other_fd = copy->into_guest ? output : input; /* stays open: a reader that goes would end the command */
+    copy->number = command.number;
+    copy->errors_fd = command.stderr_fd;
+    copy->stream_fd = copy->into_guest ? command.stdin_fd : command.stdout_fd;
+    copy->other_fd = copy->into_guest ? command.stdout_fd : command.stdin_fd; /* stays open: a reader that goes would end the command */
     if (!copy->into_guest)
-        shutdown(input, SHUT_WR);
+        shutdown(command.stdin_fd, SHUT_WR);
     g_unix_fd_add(copy->errors_fd, G_IO_IN | G_IO_HUP | G_IO_ERR, on_errors, copy);
-    g_variant_dict_init(&wait, NULL);
-    g_variant_dict_insert(&wait, "exec", "u", copy->number);
-    client_begin(client, "ExecWait", g_variant_dict_end(&wait), on_exec_end, copy);
+    guest_command_wait(client, copy->number, on_exec_end, copy);
     return TRUE;
 }
 

@@ -1,5 +1,5 @@
 /* exec, run, shell: run a command in a guest that is there, or in one made for it. */
-#include "cli.h"
+#include "guest_command.h"
 #include "hvm_error.h"
 #include "signals.h"
 #include "streams.h"
@@ -40,13 +40,6 @@ typedef struct {
     GError *error;          /* hvm's own failure */
 } Exec;
 
-static GVariantDict *control_request(const Exec *exec, GVariantDict *request)
-{
-    g_variant_dict_init(request, NULL);
-    g_variant_dict_insert(request, "exec", "u", exec->number);
-    return request;
-}
-
 static void on_controlled(GVariant *reply G_GNUC_UNUSED, const GError *error G_GNUC_UNUSED, gpointer data)
 {
     Exec *exec = data;
@@ -66,7 +59,8 @@ static void pass_signal(Exec *exec, int number)
         terminal_die_by_signal(number);
     if (!exec->control_since)
         exec->control_since = now;
-    g_variant_dict_insert(control_request(exec, &request), "signal", "i", number);
+    guest_command_init_control(&request, exec->number);
+    g_variant_dict_insert(&request, "signal", "i", number);
     client_begin(exec->cli->client, "ExecControl", g_variant_dict_end(&request), on_controlled, exec);
 }
 
@@ -78,7 +72,7 @@ static void pass_size(Exec *exec)
     if (!exec->tty || !exec->number)
         return;
     terminal_size(&rows, &columns);
-    control_request(exec, &request);
+    guest_command_init_control(&request, exec->number);
     g_variant_dict_insert(&request, "rows", "q", (guint16)rows);
     g_variant_dict_insert(&request, "columns", "q", (guint16)columns);
     client_send(exec->cli->client, "ExecControl", g_variant_dict_end(&request));
@@ -147,8 +141,6 @@ static gboolean add_directory(const Exec *exec, GVariantDict *request, GError **
 /* What is asked for, but for the guest's name, which `run` does not know yet. */
 static GVariant *exec_request(const Exec *exec, GError **error)
 {
-    const Cli *cli = exec->cli;
-    const char *user = cli_value(cli, "user");
     g_auto(GVariantDict) request = G_VARIANT_DICT_INIT(NULL);
     GVariant *environment = NULL;
     gint16 rows = 0, columns = 0;
@@ -157,15 +149,9 @@ static GVariant *exec_request(const Exec *exec, GError **error)
     if (!environment)
         return NULL;
     g_variant_dict_insert_value(&request, "environment", environment);
-    if (!add_directory(exec, &request, error))
+    if (!add_directory(exec, &request, error) || !guest_command_add_user(exec->cli, &request, error))
         return NULL;
-    if (user && (!*user || !g_utf8_validate(user, -1, NULL))) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "--user: wanted a user of the guest");
-        return NULL;
-    }
     g_variant_dict_insert_value(&request, "argv", g_variant_new_bytestring_array(exec->work->argv, -1));
-    if (user)
-        g_variant_dict_insert(&request, "user", "s", user);
     g_variant_dict_insert(&request, "pty", "b", exec->tty);
     if (exec->tty) {
         terminal_size(&rows, &columns);
@@ -202,8 +188,7 @@ static void on_input_end(int error_number, gboolean reading, gpointer data)
 static void on_exec_end(GVariant *reply, const GError *error, gpointer data)
 {
     Exec *exec = data;
-    const char *end = "", *reason = "";
-    gint32 value = 0;
+    GuestCommandEnd end;
 
     exec->waited = TRUE;
     if (error) {
@@ -214,18 +199,13 @@ static void on_exec_end(GVariant *reply, const GError *error, gpointer data)
             exec->error = g_error_copy(error);
         return;
     }
-    g_variant_lookup(reply, "end", "&s", &end);
-    g_variant_lookup(reply, "value", "i", &value);
-    g_variant_lookup(reply, "reason", "&s", &reason);
-    if (strcmp(end, "exited") == 0)
-        exec->status = value & 0xff;
-    else if (strcmp(end, "signaled") == 0)
-        exec->status = 128 + (value & 0x7f);
-    else if (!exec->error)
+    guest_command_read_end(reply, &end);
+    exec->status = end.status;
+    if (end.lost && !exec->error)
         g_set_error(&exec->error, HVM_ERROR, HVM_ERROR_AGENT, "guest '%s': the command was lost%s%s", exec->name,
-                    *reason ? ": " : "", reason);
-    if ((exec->status == 126 || exec->status == 127) && *reason && strcmp(end, "exited") == 0) {
-        g_autofree char *shown = hvm_escape(reason, -1);
+                    *end.reason ? ": " : "", end.reason);
+    if ((end.status == 126 || end.status == 127) && *end.reason) {
+        g_autofree char *shown = hvm_escape(end.reason, -1);
 
         fprintf(stderr, "hvm: %s\n", shown);
     }
@@ -235,35 +215,24 @@ static void on_exec_end(GVariant *reply, const GError *error, gpointer data)
 static gboolean start(Exec *exec, GVariant *unnamed, GError **error)
 {
     Client *client = cli_client(exec->cli, error);
-    g_autoptr(GVariant) reply = NULL;
-    g_autoptr(GUnixFDList) fds = NULL;
-    GVariantDict request, wait;
-    int input = -1, output = -1, errors = -1;
+    GuestCommand command;
+    GVariantDict request;
 
     if (!client)
         return FALSE;
     g_variant_dict_init(&request, unnamed);
     g_variant_dict_insert(&request, "name", "s", exec->name);
-    if (!client_call_fds(client, "Exec", g_variant_dict_end(&request), &reply, &fds, error))
+    if (!guest_command_start(client, g_variant_dict_end(&request), exec->tty, &command, error))
         return FALSE;
-    if (!g_variant_lookup(reply, "exec", "u", &exec->number) || !exec->number) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_INTERNAL,
-                    "hvmd answered Exec wrongly: wanted the number of the command");
-        return FALSE;
-    }
-    if ((input = client_take_fd(reply, fds, "stdin", error)) < 0 ||
-        (output = client_take_fd(reply, fds, "stdout", error)) < 0)
-        return FALSE;
-    if (!exec->tty && (errors = client_take_fd(reply, fds, "stderr", error)) < 0)
-        return FALSE;
+    exec->number = command.number;
     if (exec->tty && !terminal_make_raw(error))
         return FALSE;
-    client_begin(client, "ExecWait", g_variant_dict_end(control_request(exec, &wait)), on_exec_end, exec);
+    guest_command_wait(client, exec->number, on_exec_end, exec);
     exec->outputs = exec->tty ? 1 : 2;
-    stream_pump_output(output, STDOUT_FILENO, on_output_end, exec);
+    stream_pump_output(command.stdout_fd, STDOUT_FILENO, on_output_end, exec);
     if (!exec->tty)
-        stream_pump_output(errors, STDERR_FILENO, on_output_end, exec);
-    stream_pump_input(STDIN_FILENO, input, on_input_end, exec);
+        stream_pump_output(command.stderr_fd, STDERR_FILENO, on_output_end, exec);
+    stream_pump_input(STDIN_FILENO, command.stdin_fd, on_input_end, exec);
     pass_size(exec); /* it may have changed since the request */
     return TRUE;
 }
