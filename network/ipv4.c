@@ -2,6 +2,7 @@
 
 #include "hvm_error.h"
 
+#include <arpa/inet.h>
 #include <string.h>
 
 enum { PICK_PREFIX = 24 };
@@ -29,53 +30,22 @@ void subnet_free(Subnet *subnet)
     g_free(subnet);
 }
 
-/* A decimal number without sign, spaces or leading zeros, moving `text` behind it. */
-static gboolean parse_number(const char **text, unsigned maximum, unsigned *ret_value)
-{
-    const char *at = *text;
-    unsigned value = 0;
-
-    if (!g_ascii_isdigit(*at) || (*at == '0' && g_ascii_isdigit(at[1])))
-        return FALSE;
-    for (; g_ascii_isdigit(*at); at++) {
-        value = value * 10 + (unsigned)(*at - '0');
-        if (value > maximum)
-            return FALSE;
-    }
-    *text = at;
-    *ret_value = value;
-    return TRUE;
-}
-
-/* Parses a dotted quad, moving `text` behind it. */
-static gboolean parse_quad(const char **text, guint32 *ret_address)
-{
-    guint32 address = 0;
-
-    for (int i = 0; i < 4; i++) {
-        unsigned byte = 0;
-
-        if ((i > 0 && *(*text)++ != '.') || !parse_number(text, 255, &byte))
-            return FALSE;
-        address = address << 8 | byte;
-    }
-    *ret_address = address;
-    return TRUE;
-}
-
 gboolean ipv4_parse(const char *text, guint32 *ret_address)
 {
-    guint32 address = 0;
+    struct in_addr address;
 
-    if (!parse_quad(&text, &address) || *text)
+    if (inet_pton(AF_INET, text, &address) != 1)
         return FALSE;
-    *ret_address = address;
+    *ret_address = ntohl(address.s_addr);
     return TRUE;
 }
 
 char *ipv4_format(guint32 address)
 {
-    return g_strdup_printf("%u.%u.%u.%u", address >> 24, address >> 16 & 255, address >> 8 & 255, address & 255);
+    const struct in_addr in = {.s_addr = htonl(address)};
+    char text[INET_ADDRSTRLEN];
+
+    return g_strdup(inet_ntop(AF_INET, &in, text, sizeof text));
 }
 
 /* RFC 6890: "this network", loopback, link-local; multicast, reserved and broadcast. */
@@ -91,12 +61,16 @@ static gboolean is_special(const Subnet *subnet)
 
 Subnet *subnet_parse_pool(const char *text, GError **error)
 {
-    const char *at = text;
+    g_auto(GStrv) parts = g_strsplit(text, "/", 3);
     Subnet pool = {0};
+    guint64 prefix = 0;
 
-    if (parse_quad(&at, &pool.address) && *at++ == '/' && parse_number(&at, 32, &pool.prefix) && !*at &&
-        pool.prefix >= 8 && pool.prefix <= PICK_PREFIX && !(pool.address & ~mask(pool.prefix)) && !is_special(&pool))
-        return subnet_new(pool.address, pool.prefix, NULL);
+    if (parts[0] && parts[1] && !parts[2] && ipv4_parse(parts[0], &pool.address) && *parts[1] != '0' &&
+        g_ascii_string_to_unsigned(parts[1], 10, 8, PICK_PREFIX, &prefix, NULL)) {
+        pool.prefix = (unsigned)prefix;
+        if (!(pool.address & ~mask(pool.prefix)) && !is_special(&pool))
+            return subnet_new(pool.address, pool.prefix, NULL);
+    }
 
     g_autofree char *shown = hvm_escape(text, (gssize)MIN(strlen(text), 40));
 
