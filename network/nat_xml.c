@@ -1,118 +1,75 @@
 #include "nat_xml.h"
 
 #include "hvm_error.h"
+#include "xml.h"
 
-#include <libxml/parser.h>
-#include <libxml/tree.h>
-#include <stdarg.h>
 #include <string.h>
 
 #define HVM_NAMESPACE "http://hvm1.io/xmlns/network/1"
 #define DNSMASQ_NAMESPACE "http://libvirt.org/schemas/network/dnsmasq/1.0"
 
-typedef xmlDoc XmlDoc;
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(XmlDoc, xmlFreeDoc)
-
 /* ---- writing ---- */
-
-/* A child element with attributes: name, value, ..., NULL. */
-static xmlNode *add(xmlNode *parent, const char *name, ...) G_GNUC_NULL_TERMINATED;
-static xmlNode *add(xmlNode *parent, const char *name, ...)
-{
-    xmlNode *node = xmlNewChild(parent, NULL, BAD_CAST name, NULL);
-    va_list arguments;
-
-    va_start(arguments, name);
-    for (const char *key; (key = va_arg(arguments, const char *));)
-        xmlNewProp(node, BAD_CAST key, BAD_CAST va_arg(arguments, const char *));
-    va_end(arguments);
-    return node;
-}
-
-static XmlDoc *new_document(const char *root_name)
-{
-    XmlDoc *document = xmlNewDoc(BAD_CAST "1.0");
-
-    xmlDocSetRootElement(document, xmlNewNode(NULL, BAD_CAST root_name));
-    return document;
-}
-
-static char *to_text(XmlDoc *document)
-{
-    xmlChar *text = NULL;
-    int length = 0;
-
-    xmlDocDumpFormatMemoryEnc(document, &text, &length, "UTF-8", 1);
-
-    char *copy = g_strndup((const char *)text, (gsize)length);
-
-    xmlFree(text);
-    return copy;
-}
 
 static void add_metadata(xmlNode *root, const char *label, uid_t owner_uid)
 {
-    xmlNode *node = xmlNewChild(add(root, "metadata", NULL), NULL, BAD_CAST "network", NULL);
-    g_autofree char *owner = g_strdup_printf("%u", owner_uid);
+    xmlNode *node = xml_add(xml_add(root, "metadata"), "network");
 
     xmlSetNs(node, xmlNewNs(node, BAD_CAST HVM_NAMESPACE, BAD_CAST "hvm"));
-    xmlNewProp(node, BAD_CAST "label", BAD_CAST label);
-    xmlNewProp(node, BAD_CAST "owner", BAD_CAST owner);
+    xml_set(xml_set(node, "label", "%s", label), "owner", "%u", owner_uid);
 }
 
 /* All addresses, and no range: an unknown MAC gets none. As each address always has the same MAC, no lease of a guest that is gone
  * stands in its successor's way. */
 static void add_dhcp(xmlNode *ip, uid_t owner_uid, const Subnet *subnet)
 {
-    xmlNode *dhcp = add(ip, "dhcp", NULL);
+    xmlNode *dhcp = xml_add(ip, "dhcp");
 
     for (unsigned i = 2; i <= 254; i++) {
-        g_autofree char *mac = g_strdup_printf("52:54:00:%02x:%02x:%02x", owner_uid >> 8 & 255, owner_uid & 255, i);
+        xmlNode *host = xml_add(dhcp, "host");
         g_autofree char *address = ipv4_format(subnet->address + i);
 
-        add(dhcp, "host", "mac", mac, "ip", address, NULL);
+        xml_set(host, "mac", "52:54:00:%02x:%02x:%02x", owner_uid >> 8 & 255, owner_uid & 255, i);
+        xml_set(host, "ip", "%s", address);
     }
 }
 
 static void add_dnsmasq_option(xmlNode *root, const char *option)
 {
-    xmlNode *node = xmlNewChild(root, NULL, BAD_CAST "options", NULL);
-    xmlNs *ns = xmlNewNs(root, BAD_CAST DNSMASQ_NAMESPACE, BAD_CAST "dnsmasq");
+    xmlNode *node = xml_add(root, "options");
 
-    xmlSetNs(node, ns);
-    xmlNewProp(xmlNewChild(node, ns, BAD_CAST "option", NULL), BAD_CAST "value", BAD_CAST option);
+    xmlSetNs(node, xmlNewNs(root, BAD_CAST DNSMASQ_NAMESPACE, BAD_CAST "dnsmasq"));
+    xml_set(xml_add(node, "option"), "value", "%s", option); /* a child is in its parent's namespace */
 }
 
 char *nat_xml_write(const char *name, const char *bridge, const char *label, uid_t owner_uid, const Subnet *subnet)
 {
-    g_autoptr(XmlDoc) document = new_document("network");
-    xmlNode *root = xmlDocGetRootElement(document);
+    xmlNode *root = NULL;
+    g_autoptr(xmlDoc) document = xml_new("network", &root);
     g_autofree char *gateway = ipv4_format(subnet->address + 1);
-    g_autofree char *prefix = g_strdup_printf("%u", subnet->prefix);
 
-    xmlNewTextChild(root, NULL, BAD_CAST "name", BAD_CAST name);
+    xml_add_text(root, "name", "%s", name);
     add_metadata(root, label, owner_uid);
-    add(root, "forward", "mode", "nat", NULL);
+    xml_set(xml_add(root, "forward"), "mode", "nat");
     /* Only taps are plugged in here, so there is no loop to guard against; STP would hold back each guest's first frames. */
-    add(root, "bridge", "name", bridge, "stp", "off", "delay", "0", NULL);
-    add(root, "domain", "name", "hvm", "localOnly", "yes", NULL);
+    xml_set(xml_set(xml_set(xml_add(root, "bridge"), "name", "%s", bridge), "stp", "off"), "delay", "0");
+    xml_set(xml_set(xml_add(root, "domain"), "name", "hvm"), "localOnly", "yes");
     /* Names without a dot are guests' or nobody's: the site's name servers are not asked for them. */
-    add(root, "dns", "forwardPlainNames", "no", NULL);
-    add_dhcp(add(root, "ip", "address", gateway, "prefix", prefix, NULL), owner_uid, subnet);
+    xml_set(xml_add(root, "dns"), "forwardPlainNames", "no");
+    add_dhcp(xml_set(xml_set(xml_add(root, "ip"), "address", "%s", gateway), "prefix", "%u", subnet->prefix), owner_uid, subnet);
     /* A guest's name is what hvm entered in DNS, not what it calls itself. */
     add_dnsmasq_option(root, "dhcp-ignore-names");
-    return to_text(document);
+    return xml_to_text(document);
 }
 
 char *nat_xml_dns_host(const NatHost *host)
 {
-    g_autoptr(XmlDoc) document = new_document("host");
-    xmlNode *root = xmlDocGetRootElement(document);
+    xmlNode *root = NULL;
+    g_autoptr(xmlDoc) document = xml_new("host", &root);
     g_autofree char *address = ipv4_format(host->address);
 
-    xmlNewProp(root, BAD_CAST "ip", BAD_CAST address);
-    xmlNewTextChild(root, NULL, BAD_CAST "hostname", BAD_CAST host->name);
-    return to_text(document);
+    xml_set(root, "ip", "%s", address);
+    xml_add_text(root, "hostname", "%s", host->name);
+    return xml_to_text(document);
 }
 
 /* ---- reading ---- */
@@ -138,40 +95,12 @@ void nat_network_free(NatNetwork *network)
     g_free(network);
 }
 
-static gboolean is_element(const xmlNode *node, const char *name, const char *ns)
-{
-    return node->type == XML_ELEMENT_NODE && strcmp((const char *)node->name, name) == 0 &&
-           g_strcmp0(node->ns ? (const char *)node->ns->href : NULL, ns) == 0;
-}
-
-/* The first of `node` and what follows it that has this name, or NULL. */
-static xmlNode *find(xmlNode *node, const char *name, const char *ns)
-{
-    while (node && !is_element(node, name, ns))
-        node = node->next;
-    return node;
-}
-
 /* for (node = each child NAME of parent) */
-#define FOR_EACH(node, parent, name)                                                               \
-    for (xmlNode *node = find((parent)->children, name, NULL); node; node = find(node->next, name, NULL))
-
-static char *take(xmlChar *text)
-{
-    char *copy = text ? g_strdup((const char *)text) : NULL;
-
-    xmlFree(text);
-    return copy;
-}
-
-static char *get(xmlNode *node, const char *key)
-{
-    return take(xmlGetNoNsProp(node, BAD_CAST key));
-}
+#define FOR_EACH(node, parent, name) for (xmlNode *node = xml_child(parent, name); node; node = xml_next(node, name))
 
 static gboolean get_address(xmlNode *node, const char *key, guint32 *ret_address)
 {
-    g_autofree char *text = get(node, key);
+    g_autofree char *text = xml_get(node, key);
 
     return text && ipv4_parse(text, ret_address);
 }
@@ -188,7 +117,7 @@ static unsigned prefix_of_mask(guint32 mask)
 /* Of <ip> and <route>: address, and prefix or netmask. */
 static void read_subnet(NatNetwork *network, xmlNode *node, const char *name)
 {
-    g_autofree char *prefix_text = get(node, "prefix");
+    g_autofree char *prefix_text = xml_get(node, "prefix");
     guint64 prefix = 32;
     guint32 address = 0, mask = 0;
 
@@ -216,7 +145,7 @@ static void add_host(GPtrArray *hosts, const char *mac, const char *name, guint3
 static void read_dhcp(NatNetwork *network, xmlNode *dhcp)
 {
     FOR_EACH (node, dhcp, "host") {
-        g_autofree char *mac = get(node, "mac");
+        g_autofree char *mac = xml_get(node, "mac");
         guint32 address = 0;
 
         if (get_address(node, "ip", &address))
@@ -232,7 +161,7 @@ static void read_dns(NatNetwork *network, xmlNode *dns)
         if (!get_address(node, "ip", &address))
             continue;
         FOR_EACH (child, node, "hostname") {
-            g_autofree char *name = take(xmlNodeGetContent(child));
+            g_autofree char *name = xml_get_text(child);
 
             add_host(network->dns, NULL, name, address);
         }
@@ -241,39 +170,36 @@ static void read_dns(NatNetwork *network, xmlNode *dns)
 
 static void read_mark(NatNetwork *network, xmlNode *root)
 {
-    xmlNode *metadata = find(root->children, "metadata", NULL);
-    xmlNode *mark = metadata ? find(metadata->children, "network", HVM_NAMESPACE) : NULL;
-    g_autofree char *owner_text = mark ? get(mark, "owner") : NULL;
+    xmlNode *mark = xml_child(xml_child(root, "metadata"), "network");
+    g_autofree char *owner_text = NULL;
     guint64 owner = 0;
 
+    while (mark && (!mark->ns || strcmp((const char *)mark->ns->href, HVM_NAMESPACE) != 0))
+        mark = xml_next(mark, "network");
+    owner_text = xml_get(mark, "owner");
     if (!owner_text || !g_ascii_string_to_unsigned(owner_text, 10, 0, G_MAXUINT32, &owner, NULL))
         return;
     network->owner_uid = (uid_t)owner;
-    network->label = get(mark, "label");
+    network->label = xml_get(mark, "label");
 }
 
 NatNetwork *nat_xml_read(const char *xml, GError **error)
 {
-    gsize length = strlen(xml);
-    g_autoptr(XmlDoc) document =
-        length <= G_MAXINT ? xmlReadMemory(xml, (int)length, NULL, NULL, XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING)
-                           : NULL;
+    g_autoptr(xmlDoc) document = xml_parse(xml, NULL);
     xmlNode *root = document ? xmlDocGetRootElement(document) : NULL;
 
-    if (!root || !is_element(root, "network", NULL)) {
+    if (!root || root->ns || strcmp((const char *)root->name, "network") != 0) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_NETWORK, "bad XML of a libvirt network: wanted a <network> element");
         return NULL;
     }
     NatNetwork *network = g_new0(NatNetwork, 1);
-    xmlNode *name_node = find(root->children, "name", NULL);
-    xmlNode *bridge = find(root->children, "bridge", NULL);
-    g_autofree char *name = name_node ? take(xmlNodeGetContent(name_node)) : NULL;
+    g_autofree char *name = xml_get_text(xml_child(root, "name"));
     g_autofree char *shown = hvm_escape(name ? name : "?", -1);
 
     network->subnets = g_ptr_array_new_with_free_func((GDestroyNotify)subnet_free);
     network->dhcp = g_ptr_array_new_with_free_func(host_free);
     network->dns = g_ptr_array_new_with_free_func(host_free);
-    network->bridge = bridge ? get(bridge, "name") : NULL;
+    network->bridge = xml_get(xml_child(root, "bridge"), "name");
     read_mark(network, root);
     FOR_EACH (ip, root, "ip") {
         read_subnet(network, ip, shown);
