@@ -81,6 +81,7 @@ ImageStore *image_store_open(const char *path, uid_t qemu_uid, gid_t qemu_gid, G
     if (!make_folder(store, store->path, error) || !make_folder(store, store->images_path, error) ||
         !make_folder(store, store->guests_path, error))
         return NULL;
+    image_store_take_memory(store);
     return g_steal_pointer(&store);
 }
 
@@ -88,6 +89,8 @@ void image_store_free(ImageStore *store)
 {
     if (!store)
         return;
+    if (store->path)
+        image_store_leave_memory(store);
     g_free(store->path);
     g_free(store->images_path);
     g_free(store->guests_path);

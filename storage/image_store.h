@@ -92,8 +92,8 @@ gboolean image_store_create_guest(ImageStore *store, const char *uuid, const Ima
  * too, and image_store_recover() those of unknown guests. Caller frees. */
 char *image_store_disk(const ImageStore *store, const char *uuid, gboolean in_memory);
 
-/* Whether /dev/shm is a tmpfs with room for `bytes`, and so much memory is available. */
-gboolean image_store_memory_fits(guint64 bytes);
+/* Whether /dev/shm is a tmpfs with room for `bytes` and a safe folder of ours, and so much memory is available. STORAGE. */
+gboolean image_store_check_memory(const ImageStore *store, guint64 bytes, GError **error);
 
 /* Removes guests/UUID with all in it, by dirfd, following no link, crossing no file system. TRUE where it is not there. */
 gboolean image_store_destroy_guest(ImageStore *store, const char *uuid, GError **error);

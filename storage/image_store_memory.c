@@ -1,12 +1,13 @@
 /*
  * Overlays in memory: /dev/shm/hvm-HASH/UUID/root.qcow2, HASH being of the store's path, so that two stores keep apart.
- * /dev/shm is every user's to write to: the folder is made root's, and one that is not ours is refused.
+ * /dev/shm is every user's to write to: the folder HASH is taken when the store is opened, and one that is not ours is refused.
  */
 #include "image_store_private.h"
 
 #include "hvm_error.h"
 #include "sysroot.h"
 #include "tree.h"
+#include "units.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,21 +33,16 @@ static guint64 memory_available(void)
     return line ? g_ascii_strtoull(line + strlen("MemAvailable:"), NULL, 10) * 1024 : 0;
 }
 
-gboolean image_store_memory_fits(guint64 bytes)
-{
-    struct statfs status;
-
-    return statfs(MEMORY_ROOT, &status) == 0 && status.f_type == TMPFS_MAGIC &&
-           (guint64)status.f_bavail * (guint64)status.f_bsize >= bytes && memory_available() >= bytes;
-}
-
-/* Opens the store's folder in memory; -1 where it is not there or not ours. */
+/* Opens the store's folder in memory, made if need be; -1 where it is not ours: anyone may put something there before us. */
 static int open_memory(const ImageStore *store, GError **error)
 {
     g_autofree char *path = memory_path(store);
     struct stat status = {0};
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd;
 
+    if (mkdir(path, 0711) == 0)
+        chmod(path, 0711); /* whatever the umask is */
+    fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd >= 0 && fstat(fd, &status) == 0 && status.st_uid == geteuid() && !(status.st_mode & 022))
         return fd;
     if (fd >= 0)
@@ -56,15 +52,49 @@ static int open_memory(const ImageStore *store, GError **error)
     return -1;
 }
 
+void image_store_take_memory(const ImageStore *store)
+{
+    g_autoptr(GError) error = NULL;
+    int fd = open_memory(store, &error);
+
+    if (fd >= 0)
+        close(fd);
+    else
+        g_debug("%s", error->message);
+}
+
+void image_store_leave_memory(const ImageStore *store)
+{
+    g_autofree char *path = memory_path(store);
+
+    rmdir(path); /* where nothing is in it */
+}
+
+gboolean image_store_check_memory(const ImageStore *store, guint64 bytes, GError **error)
+{
+    struct statfs status;
+    int fd = open_memory(store, error);
+
+    if (fd < 0)
+        return FALSE;
+    close(fd);
+    if (statfs(MEMORY_ROOT, &status) == 0 && status.f_type == TMPFS_MAGIC &&
+        (guint64)status.f_bavail * (guint64)status.f_bsize >= bytes && memory_available() >= bytes)
+        return TRUE;
+
+    g_autofree char *wanted = size_format_rounded(bytes);
+
+    g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE, "wanted %s of room in " MEMORY_ROOT " and of free memory, found less", wanted);
+    return FALSE;
+}
+
 char *image_store_make_memory_folder(ImageStore *store, const char *uuid, GError **error)
 {
     g_autofree char *parent = memory_path(store);
     g_autofree char *folder = g_build_filename(parent, uuid, NULL);
-    int fd = -1;
+    int fd = open_memory(store, error);
 
-    if (mkdir(parent, 0711) == 0)
-        chmod(parent, 0711); /* whatever the umask is */
-    if ((fd = open_memory(store, error)) < 0)
+    if (fd < 0)
         return NULL;
 
     gboolean good = mkdirat(fd, uuid, 0711) == 0 && fchmodat(fd, uuid, 0711, 0) == 0;
@@ -89,7 +119,7 @@ gboolean image_store_destroy_memory(ImageStore *store, const char *uuid, GError 
 {
     g_autofree char *parent = memory_path(store);
     g_autofree char *folder = g_build_filename(parent, uuid, NULL);
-    int fd = g_file_test(parent, G_FILE_TEST_EXISTS) ? open_memory(store, NULL) : -1;
+    int fd = open_memory(store, NULL);
 
     if (fd < 0)
         return TRUE; /* nothing of ours can be there */
@@ -97,7 +127,6 @@ gboolean image_store_destroy_memory(ImageStore *store, const char *uuid, GError 
     gboolean good = tree_remove(fd, uuid, folder, error);
 
     close(fd);
-    rmdir(parent); /* where it was the last */
     return good;
 }
 

@@ -41,6 +41,8 @@ int image_revision_compare(const char *a, const char *b);
 gboolean image_store_make_overlay(ImageStore *store, const Image *image, const char *path, guint64 disk_bytes, GError **error);
 
 /* image_store_memory.c: the guest's folder on /dev/shm, made; removed (TRUE where it is not there); those of unknown guests removed. */
+void image_store_take_memory(const ImageStore *store);  /* at the start: so that nobody else has the store's folder there */
+void image_store_leave_memory(const ImageStore *store);
 char *image_store_make_memory_folder(ImageStore *store, const char *uuid, GError **error);
 gboolean image_store_destroy_memory(ImageStore *store, const char *uuid, GError **error);
 gboolean image_store_recover_memory(ImageStore *store, gboolean (*known)(const char *uuid, gpointer data), gpointer data,

@@ -554,11 +554,13 @@ static void test_guest_in_memory(Fixture *fixture, gconstpointer data G_GNUC_UNU
 
     if (skip_without_root())
         return;
-    if (!image_store_memory_fits(64 * HVM_MIB)) {
-        g_test_skip("/dev/shm is no tmpfs, or has no room");
+    if (!image_store_check_memory(fixture->store, 64 * HVM_MIB, &error)) {
+        g_test_skip(error->message);
         return;
     }
-    g_assert_false(image_store_memory_fits(G_MAXUINT64 / 2));
+    g_assert_false(image_store_check_memory(fixture->store, G_MAXUINT64 / 2, &error));
+    g_assert_error(error, HVM_ERROR, HVM_ERROR_STORAGE);
+    g_clear_error(&error);
     image = publish(fixture, "debian12", &error);
     g_assert_no_error(error);
     g_assert_true(image_store_create_guest(fixture->store, UUID_A, image, 8 * HVM_GIB, TRUE, &error));
@@ -570,6 +572,15 @@ static void test_guest_in_memory(Fixture *fixture, gconstpointer data G_GNUC_UNU
     g_assert_true(image_store_create_guest(fixture->store, UUID_A, image, 8 * HVM_GIB, TRUE, &error));
     g_assert_true(image_store_recover(fixture->store, known_nothing, NULL, &error));
     g_assert_false(g_file_test(disk, G_FILE_TEST_EXISTS));
+
+    /* Anyone may have made the folder before us. */
+    g_autofree char *folder = g_path_get_dirname(disk);
+    g_autofree char *parent = g_path_get_dirname(folder);
+
+    g_assert_no_errno(chown(parent, 1, 1));
+    g_assert_false(image_store_check_memory(fixture->store, 1, &error));
+    g_assert_nonnull(strstr(error->message, "is not safe"));
+    g_assert_no_errno(rmdir(parent));
 }
 
 static void test_guest_refused(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)

@@ -5,15 +5,17 @@
 #include "tree.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { ENTRIES_MAX = 10000000, DEPTH_MAX = TREE_DEPTH_MAX - 8, REST_BYTES_MAX = 1 << 20 };
+enum { ENTRIES_MAX = 10000000, DEPTH_MAX = TREE_DEPTH_MAX - 8, REST_BYTES_MAX = 1 << 20, NAMES_BYTES_MAX = 1 << 30 };
 
 typedef struct {
     Archive *disk;
     CpResult *result;
     GHashTable *seen; /* path below the top -> Kind; the top itself is "" */
+    gsize names_bytes; /* of those paths: what the guest can make us keep */
 } Unpack;
 
 static la_ssize_t receive_some(Archive *archive, void *data, const void **ret_bytes)
@@ -50,6 +52,10 @@ static char *member_path(const char *name, GError **error)
 
     if (!name || *name == '/') {
         refuse_member(name ? name : "", "which is no path below the folder", error);
+        return NULL;
+    }
+    if (strlen(name) >= PATH_MAX) {
+        refuse_member(name, "a name too long for a file", error);
         return NULL;
     }
     parts = g_strsplit(name, "/", -1);
@@ -91,7 +97,7 @@ static gboolean check_place(const Unpack *unpack, const char *path, Kind kind, G
         return refuse_member(path, "which it had sent before", error);
     if (count > 0 && parent_kind(unpack, path) != KIND_FOLDER)
         return refuse_member(path, "in a folder that it had not sent", error);
-    if (count >= ENTRIES_MAX)
+    if (count >= ENTRIES_MAX || unpack->names_bytes > NAMES_BYTES_MAX)
         return refuse_member(path, "and that is too many", error);
     return TRUE;
 }
@@ -157,6 +163,7 @@ static gboolean unpack_entry(Unpack *unpack, Archive *tar, Entry *entry, GError 
         return refuse_member(path, "which is neither the file nor the folder that was asked for", error);
     if (is_hard && !set_hard_link(unpack, entry, path, &kind, error))
         return FALSE;
+    unpack->names_bytes += strlen(path);
     g_hash_table_insert(unpack->seen, g_strdup(path), GINT_TO_POINTER(kind));
     if (kind == KIND_OTHER) {
         cp_leave_out(unpack->result, path);
@@ -209,7 +216,7 @@ gboolean cp_unpack(int stream_fd, int folder_fd, CpResult *result, GError **erro
     g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     g_autoptr(Archive) tar = archive_read_new();
     g_autoptr(Archive) disk = archive_write_disk_new();
-    Unpack unpack = {disk, result, seen};
+    Unpack unpack = {.disk = disk, .result = result, .seen = seen};
 
     stream->fd = stream_fd;
     stream->result = result;

@@ -67,21 +67,20 @@ static gboolean choose_disk(const Run *run, GError **error)
     InMemory wanted = real->spec->disk_in_memory;
     guint64 bytes = real->spec->disk_bytes + real->spec->memory_bytes;
 
+    g_autoptr(GError) why = NULL;
+
     g_mutex_lock(&guests->lock);
-    gboolean fits = wanted != IN_MEMORY_NO && image_store_memory_fits(bytes + promised_in_memory(guests, run->guest));
+    gboolean fits = wanted != IN_MEMORY_NO &&
+                    image_store_check_memory(guests->store, bytes + promised_in_memory(guests, run->guest), &why);
 
     g_free(real->disk_path);
     real->disk_path = image_store_disk(guests->store, real->uuid, fits);
     run->guest->in_memory = fits;
     g_mutex_unlock(&guests->lock);
-    if (wanted == IN_MEMORY_YES && !fits) {
-        g_autofree char *text = size_format_rounded(bytes);
-
-        g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE,
-                    "disk in memory: wanted %s of room in /dev/shm and of free memory, for its disk and its own memory, found less", text);
-        return FALSE;
-    }
-    return TRUE;
+    if (fits || wanted != IN_MEMORY_YES)
+        return TRUE;
+    g_propagate_prefixed_error(error, g_steal_pointer(&why), "disk in memory: ");
+    return FALSE;
 }
 
 /* Disk, domain, agent. ret_booted: it came so far that a hang is possible. */
