@@ -50,9 +50,9 @@ struct Client {
     GHashTable *jobs;            /* id -> Job */
     GHashTable *execs;           /* id -> Exec */
     guint32 last_id;
-    unsigned outstanding;        /* calls whose answer has not left yet */
+    gint outstanding;            /* atomic: calls whose answer has not left yet */
     gboolean subscribed;         /* wants GuestEvent */
-    unsigned events;             /* of those, how many have not left yet */
+    gint events;                 /* atomic: of those, how many have not left yet */
     GMutex lock;                 /* the two below: jobs add to them */
     GPtrArray *ephemeral;        /* names of the guests that end with this connection */
     gboolean closed;
@@ -101,7 +101,7 @@ gboolean client_own_guest(Client *client, const char *name);
 /* Exports io.hvm1 on a connection that is authenticated. */
 gboolean service_export(Client *client, GError **error);
 /* Answers and forgets the invocation; takes the reply (floating) or the error. Main thread. */
-void service_answer(Client *client, GDBusMethodInvocation *invocation, GVariant *reply, GUnixFDList *fds, const GError *error);
+void service_answer(GDBusMethodInvocation *invocation, GVariant *reply, GUnixFDList *fds, const GError *error);
 
 /* What is neither our error nor a cancellation reaches the client as a defect of ours, with its words. */
 void service_normalize_error(GError **error);

@@ -11,28 +11,17 @@ typedef struct {
     uid_t owner_uid;
 } Notice;
 
-static void on_sent(GObject *source, GAsyncResult *result, gpointer data)
-{
-    Client *client = data;
-
-    g_dbus_connection_flush_finish(G_DBUS_CONNECTION(source), result, NULL);
-    client->events--;
-    client_unref(client);
-}
-
 static void tell(Client *client, const Notice *notice)
 {
     if (!client->subscribed || !client->connection || (client->caller->uid != 0 && client->caller->uid != notice->owner_uid))
         return;
-    if (client->events >= EVENTS_WAITING_MAX) {
+    if (g_atomic_int_add(&client->events, 1) >= EVENTS_WAITING_MAX) {
         g_message("user %u does not read its events: connection closed", client->caller->uid);
         client_close(client);
         return;
     }
-    client->events++;
     g_dbus_connection_emit_signal(client->connection, NULL, "/io/hvm1", "io.hvm1", "GuestEvent",
                                   g_variant_new("(@a{sv})", notice->event), NULL);
-    g_dbus_connection_flush(client->connection, NULL, on_sent, client_ref(client));
 }
 
 /* In the main thread. */

@@ -50,7 +50,6 @@ void exec_free(gpointer pointer)
     Exec *exec = pointer;
 
     if (exec->waiter) {
-        exec->client->outstanding--;
         g_clear_object(&exec->waiter);
         g_clear_pointer(&exec->client, client_unref);
     }
@@ -68,7 +67,7 @@ static void deliver(Exec *exec)
     g_variant_dict_insert(&dict, "end", "s", ends[exec->end]);
     g_variant_dict_insert(&dict, "value", "i", exec->value);
     g_variant_dict_insert(&dict, "reason", "s", exec->reason ? exec->reason : "");
-    service_answer(client, g_steal_pointer(&exec->waiter), g_variant_dict_end(&dict), NULL, NULL);
+    service_answer(g_steal_pointer(&exec->waiter), g_variant_dict_end(&dict), NULL, NULL);
     g_hash_table_remove(client->execs, GUINT_TO_POINTER(exec->id));
     client_unref(client);
 }

@@ -63,7 +63,7 @@ static void deliver(Job *job)
 {
     Client *client = job->call->client;
 
-    service_answer(client, g_steal_pointer(&job->waiter), job->reply, NULL, job->error);
+    service_answer(g_steal_pointer(&job->waiter), job->reply, NULL, job->error);
     g_hash_table_remove(client->jobs, GUINT_TO_POINTER(job->id));
     job_unref(job);
 }
@@ -179,10 +179,7 @@ void jobs_abandon(Client *client)
         g_hash_table_iter_steal(&iter);
         if (is_bound(job->call->method->name))
             g_cancellable_cancel(job->cancellable);
-        if (job->waiter) {
-            client->outstanding--;
-            g_clear_object(&job->waiter);
-        }
+        g_clear_object(&job->waiter);
         if (job->done)
             job_unref(job);
     }

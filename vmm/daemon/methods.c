@@ -212,7 +212,7 @@ static GVariant *remove_template(Call *call, GError **error)
 static GVariant *started(Call *call, const char *name, GError **error)
 {
     Daemon *daemon = call->client->daemon;
-    g_autoptr(GVariant) shown = guests_show(daemon->guests, call->client->caller, name, error);
+    g_autoptr(GVariant) shown = guests_show_run(daemon->guests, call->client->caller, name, error);
     GVariantDict dict;
     static const struct {
         const char *from, *to;

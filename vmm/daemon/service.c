@@ -141,25 +141,12 @@ static gboolean authorize(const Client *client, const GDBusMethodInfo *info, GVa
     return FALSE;
 }
 
-static void on_flushed(GObject *source, GAsyncResult *result, gpointer data)
-{
-    Client *client = data;
-
-    g_dbus_connection_flush_finish(G_DBUS_CONNECTION(source), result, NULL);
-    client->outstanding--;
-    client_unref(client);
-}
-
-void service_answer(Client *client, GDBusMethodInvocation *invocation, GVariant *reply, GUnixFDList *fds, const GError *error)
+void service_answer(GDBusMethodInvocation *invocation, GVariant *reply, GUnixFDList *fds, const GError *error)
 {
     if (error)
         g_dbus_method_invocation_return_gerror(invocation, error);
     else
         g_dbus_method_invocation_return_value_with_unix_fd_list(invocation, g_variant_new("(@a{sv})", reply), fds);
-    if (client->connection)
-        g_dbus_connection_flush(client->connection, NULL, on_flushed, client_ref(client));
-    else
-        client->outstanding--;
 }
 
 void service_normalize_error(GError **error)
@@ -201,7 +188,7 @@ static gboolean finish_call(gpointer data)
         g_variant_unref(call->reply);
         call->reply = g_variant_ref_sink(g_variant_dict_end(&dict));
     }
-    service_answer(client, g_steal_pointer(&call->invocation), call->reply, call->fds, call->error);
+    service_answer(g_steal_pointer(&call->invocation), call->reply, call->fds, call->error);
     call_free(call);
     return G_SOURCE_REMOVE;
 }
@@ -238,7 +225,7 @@ static void dispatch(Call *call)
         service_normalize_error(&call->error);
     }
     if (call->reply || call->error)
-        service_answer(client, g_steal_pointer(&call->invocation), call->reply, NULL, call->error);
+        service_answer(g_steal_pointer(&call->invocation), call->reply, NULL, call->error);
     call_free(call);
 }
 
@@ -250,28 +237,14 @@ static const Method *find_method(const char *name)
     return NULL;
 }
 
-/* Counts a call whose answer is to be read. FALSE where the client does not read them, or was dropped for it before: what it had sent
- * by then still comes. */
-static gboolean admit(Client *client)
-{
-    if (!client->connection)
-        return FALSE;
-    if (client->outstanding < OUTSTANDING_MAX) {
-        client->outstanding++;
-        return TRUE;
-    }
-    g_message("user %u does not read its answers: connection closed", client->caller->uid);
-    client_close(client);
-    return FALSE;
-}
-
-/* A call that GDBus answers by itself (Peer, Introspectable, Properties, what is unknown). In the main thread. */
-static gboolean count_other(gpointer data)
+/* In the main thread. */
+static gboolean drop_client(gpointer data)
 {
     Client *client = data;
 
-    if (admit(client))
-        g_dbus_connection_flush(client->connection, NULL, on_flushed, client_ref(client));
+    if (client->connection)
+        g_message("user %u does not read its answers: connection closed", client->caller->uid);
+    client_close(client);
     return G_SOURCE_REMOVE;
 }
 
@@ -291,20 +264,33 @@ static void close_descriptors(GDBusMessage *message)
         close(fds[i]);
 }
 
-/* In GDBus's thread. */
-static GDBusMessage *on_message(GDBusConnection *connection G_GNUC_UNUSED, GDBusMessage *message, gboolean incoming, gpointer client)
+/*
+ * What comes and what leaves, in GDBus's thread. A message leaves when it is written, so that one whose reader does not read stays
+ * counted; GDBus's own answers (Peer, Introspectable, Properties, what is unknown) count as ours. NULL: the message goes no further.
+ */
+static GDBusMessage *on_message(GDBusConnection *connection G_GNUC_UNUSED, GDBusMessage *message, gboolean incoming, gpointer data)
 {
-    const char *member = g_dbus_message_get_member(message);
+    Client *client = data;
+    GDBusMessageType type = g_dbus_message_get_message_type(message);
 
+    if (!incoming && (type == G_DBUS_MESSAGE_TYPE_METHOD_RETURN || type == G_DBUS_MESSAGE_TYPE_ERROR))
+        g_atomic_int_add(&client->outstanding, -1);
+    else if (!incoming && type == G_DBUS_MESSAGE_TYPE_SIGNAL && g_strcmp0(g_dbus_message_get_member(message), "GuestEvent") == 0)
+        g_atomic_int_add(&client->events, -1);
     if (!incoming)
         return message;
     close_descriptors(message);
-    if (g_dbus_message_get_message_type(message) == G_DBUS_MESSAGE_TYPE_METHOD_CALL &&
-        (g_strcmp0(g_dbus_message_get_interface(message), "io.hvm1") != 0 || !member || !find_method(member) ||
-         g_strcmp0(g_dbus_message_get_path(message), "/io/hvm1") != 0 ||
-         g_strcmp0(g_dbus_message_get_signature(message), "a{sv}") != 0))
-        g_idle_add_full(G_PRIORITY_DEFAULT, count_other, client_ref(client), unref_client);
-    return message;
+    if (type != G_DBUS_MESSAGE_TYPE_METHOD_CALL || g_dbus_message_get_flags(message) & G_DBUS_MESSAGE_FLAGS_NO_REPLY_EXPECTED)
+        return message;
+
+    gint outstanding = g_atomic_int_add(&client->outstanding, 1);
+
+    if (outstanding < OUTSTANDING_MAX)
+        return message;
+    if (outstanding == OUTSTANDING_MAX)
+        g_idle_add_full(G_PRIORITY_DEFAULT, drop_client, client_ref(client), unref_client);
+    g_object_unref(message);
+    return NULL;
 }
 
 static void on_method(GDBusConnection *connection G_GNUC_UNUSED, const char *sender G_GNUC_UNUSED, const char *path G_GNUC_UNUSED,
@@ -317,12 +303,12 @@ static void on_method(GDBusConnection *connection G_GNUC_UNUSED, const char *sen
     g_autoptr(GVariant) request = g_variant_get_child_value(parameters, 0);
     g_autoptr(GError) error = NULL;
 
-    if (!admit(client)) {
+    if (!client->connection) { /* what it had sent before it was dropped still comes */
         g_object_unref(invocation);
         return;
     }
     if (!authorize(client, info, request, &error) || !check_request(method, request, &error)) {
-        service_answer(client, invocation, NULL, NULL, error);
+        service_answer(invocation, NULL, NULL, error);
         return;
     }
     Call *call = g_new0(Call, 1);

@@ -125,6 +125,8 @@ GPtrArray *guests_verify(Guests *guests, const Caller *caller, const char *name,
 
 /* a{sv} each, as io.hvm1.xml says for List and Show. guests_list() does not block: any thread. Floating. */
 GVariant *guests_list(Guests *guests, const Caller *caller, GError **error);
+/* List's keys of one guest, and of Show's how it runs: accel, notes. */
+GVariant *guests_show_run(Guests *guests, const Caller *caller, const char *name, GError **error);
 GVariant *guests_show(Guests *guests, const Caller *caller, const char *name, GError **error);
 
 /* The end of the console's log: at most `lines` lines (0: all) of at most 1 MiB. Caller frees. */

@@ -33,9 +33,12 @@ static void add_bytes(GVariantBuilder *builder, const char *key, guint64 value)
 /* "0-1" for the vCPUs' PUs, "" while off. */
 static char *placed_list(const Placement *placement)
 {
-    hwloc_bitmap_t pus = hwloc_bitmap_alloc();
+    hwloc_bitmap_t pus;
 
-    for (guint i = 0; placement && i < placement->vcpus->len; i++)
+    if (!placement)
+        return g_strdup("");
+    pus = hwloc_bitmap_alloc();
+    for (guint i = 0; i < placement->vcpus->len; i++)
         hwloc_bitmap_set(pus, g_array_index(placement->vcpus, PlacementVcpu, i).pu);
 
     char *text = host_format_list(pus);
@@ -59,6 +62,17 @@ static void add_summary(GVariantBuilder *builder, const Guest *guest)
     add_bytes(builder, "memory", real->spec->memory_bytes);
     add_string(builder, "address", guest->state == GUEST_OFF || guest->state == GUEST_CRASHED ? "" : real->address);
     add_string(builder, "placed", placed);
+}
+
+/* How it runs: keys of Show, and of Start's reply. With the lock held. */
+static void add_run(GVariantBuilder *builder, const Guest *guest)
+{
+    const RuntimeGuest *real = guest->real;
+    GPtrArray *notes = real->placement ? real->placement->notes : NULL;
+
+    add_string(builder, "accel", !real->placement ? "" : real->kvm ? "kvm" : "tcg");
+    g_variant_builder_add(builder, "{sv}", "notes",
+                          g_variant_new_strv(notes ? (const char *const *)notes->pdata : NULL, notes ? (gssize)notes->len : 0));
 }
 
 static int compare_guests(gconstpointer a, gconstpointer b)
@@ -92,6 +106,22 @@ GVariant *guests_list(Guests *guests, const Caller *caller, GError **error)
     return g_variant_builder_end(&builder);
 }
 
+GVariant *guests_show_run(Guests *guests, const Caller *caller, const char *name, GError **error)
+{
+    g_autoptr(Guest) guest = guests_find(guests, caller, name, error);
+
+    if (!guest)
+        return NULL;
+
+    GVariantBuilder builder = G_VARIANT_BUILDER_INIT(G_VARIANT_TYPE_VARDICT);
+
+    g_mutex_lock(&guests->lock);
+    add_summary(&builder, guest);
+    add_run(&builder, guest);
+    g_mutex_unlock(&guests->lock);
+    return g_variant_builder_end(&builder);
+}
+
 GVariant *guests_show(Guests *guests, const Caller *caller, const char *name, GError **error)
 {
     GVariantBuilder builder = G_VARIANT_BUILDER_INIT(G_VARIANT_TYPE_VARDICT);
@@ -110,18 +140,15 @@ GVariant *guests_show(Guests *guests, const Caller *caller, const char *name, GE
         disk.st_blocks = 0;
     g_mutex_lock(&guests->lock);
     g_autofree char *json = real->placement ? placement_to_json(real->placement) : NULL;
-    GPtrArray *notes = real->placement ? real->placement->notes : NULL;
 
     add_summary(&builder, guest);
+    add_run(&builder, guest);
     add_string(&builder, "revision", real->revision);
     add_bytes(&builder, "disk", (guint64)disk.st_blocks * 512);
     add_string(&builder, "runtime", guests->runtime->name);
-    add_string(&builder, "accel", !real->placement ? "" : real->kvm ? "kvm" : "tcg");
     add_string(&builder, "mac", real->mac);
     add_string(&builder, "network", real->network);
     add_string(&builder, "placement", json);
-    g_variant_builder_add(&builder, "{sv}", "notes",
-                          g_variant_new_strv(notes ? (const char *const *)notes->pdata : NULL, notes ? (gssize)notes->len : 0));
     for (guint i = 0; i < real->spec->settings->items->len; i++) {
         const Setting *setting = real->spec->settings->items->pdata[i];
 
