@@ -15,9 +15,12 @@ static const Column node_columns[] = {
     {"node", "NODE", COLUMN_NUMBER}, {"cpus", "CPUS", COLUMN_TEXT}, {"memory", "MEMORY", COLUMN_SIZE},
     {"free", "FREE", COLUMN_SIZE},   {"kind", "KIND", COLUMN_TEXT}, {"pages", NULL, COLUMN_ROWS, page_columns}, {0},
 };
+static const Column cell_columns[] = {
+    {"node", "NODE", COLUMN_NUMBER}, {"size", "PAGES", COLUMN_SIZE}, {"bytes", "MEMORY", COLUMN_SIZE}, {0},
+};
 static const Column promise_columns[] = {
     {"guest", "GUEST", COLUMN_TEXT}, {"owner", "OWNER", COLUMN_TEXT}, {"cpus", "CPUS", COLUMN_TEXT},
-    {"memory", "MEMORY", COLUMN_SIZE}, {"devices", "DEVICES", COLUMN_TEXT}, {0},
+    {"memory", "MEMORY", COLUMN_SIZE}, {"devices", "DEVICES", COLUMN_TEXT}, {"cells", NULL, COLUMN_ROWS, cell_columns}, {0},
 };
 static const Column device_columns[] = {
     {"address", "DEVICE", COLUMN_TEXT},      {"kind", "KIND", COLUMN_TEXT},     {"node", "NODE", COLUMN_NUMBER},

@@ -77,6 +77,9 @@ typedef struct {
 /* A snapshot of this node. HOST on failure. */
 Host *host_new_live(GError **error);
 
+/* As a process sees this node that may use these PUs and nodes, whatever the calling process may. */
+Host *host_new_live_within(hwloc_const_bitmap_t pus, hwloc_const_bitmap_t nodes, GError **error);
+
 /* As host_new_live(), but sharing the topology of `earlier` (a live host): pools and devices are read anew. */
 Host *host_refresh(Host *earlier, GError **error);
 
