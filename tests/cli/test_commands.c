@@ -348,7 +348,7 @@ static void test_plan(void)
 /* What a plan says where hvmd (NULL: nobody) tells of these promises. */
 static HvmRun plan_beside(FakeHvmd *fake, const char *promise, const char *options)
 {
-    g_autofree char *host = g_strdup_printf("{'housekeeping': <'2'>, 'known': <true>, 'nodes': <[{'node': <uint32 0>, "
+    g_autofree char *host = g_strdup_printf("{'housekeeping': <'2'>, 'disk-nodes': <''>, 'known': <true>, 'nodes': <[{'node': <uint32 0>, "
                                             "'cpus': <'0-1,4-5'>}, {'node': <uint32 1>, 'cpus': <'2-3,6'>}]>, 'promises': <@aa{sv} [%s]>}", promise);
     g_autofree char *line = g_strdup_printf("plan g -t t --accel tcg --pages 4K %s", options);
 
@@ -410,11 +410,17 @@ static void test_plan_live(void)
     check_plan(NULL, "", "--cpus 2", 0, "on PUs 1,5 of");
     check_plan(NULL, "", "--cpus 2", 0, "\nhvmd does not answer: planned as if no guest ran");
 
+    fake_reply(fake, "Host", "{'housekeeping': <'1-2'>, 'disk-nodes': <'1'>, 'known': <true>, 'nodes': <[{'node': <uint32 0>, "
+                             "'cpus': <'0-1,4-5'>}, {'node': <uint32 1>, 'cpus': <'2-3,6'>}]>, 'promises': <@aa{sv} []>}");
+    tree_put(&tree, "/proc/self/cgroup", "0::/\n");
+    g_auto(HvmRun) disk = run_hvm(fake, NULL, "plan g -t t --cpus 2 --accel tcg");
+
+    g_assert_nonnull(strstr(disk.output, "QEMU's own threads run on 1, I/O threads on 2.\n"));
     fake_hang_up(fake, "Host");
     g_auto(HvmRun) hung_up = run_hvm(fake, NULL, "plan g -t t --cpus 1 --accel tcg");
 
     g_assert_nonnull(strstr(hung_up.output, "hvmd does not answer"));
-    fake_reply(fake, "Host", "{'housekeeping': <''>, 'known': <false>, 'nodes': <[{'node': <uint32 0>, 'cpus': <'1,4'>}]>, "
+    fake_reply(fake, "Host", "{'housekeeping': <''>, 'disk-nodes': <''>, 'known': <false>, 'nodes': <[{'node': <uint32 0>, 'cpus': <'1,4'>}]>, "
                "'promises': <@aa{sv} []>}");
     g_auto(HvmRun) unknown = run_hvm(fake, NULL, "plan g -t t --cpus 1 --accel tcg --json");
 

@@ -8,6 +8,7 @@
 #include <glib/gstdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 static const char *const synthetic[] = {
@@ -752,6 +753,78 @@ static void test_lists(void)
     }
 }
 
+static void check_disk_nodes(const Tree *tree, const char *wanted)
+{
+    hwloc_bitmap_t nodes = host_disk_nodes(tree->root);
+    g_autofree char *text = host_format_list(nodes);
+
+    g_assert_cmpstr(text, ==, wanted);
+    hwloc_bitmap_free(nodes);
+}
+
+/* A block device in /sys/devices, with the number that the kernel would give it. */
+static void tree_block(Tree *tree, const char *number, const char *path)
+{
+    g_autofree char *link = g_strconcat("/sys/dev/block/", number, NULL), *target = g_strconcat("../../devices/", path, NULL);
+    g_autofree char *dev = g_strconcat("/sys/devices/", path, "/dev", NULL);
+
+    tree_link(tree, link, target);
+    tree_put(tree, dev, "%s\n", number);
+}
+
+/* What the disks of a path are, as Linux lays them out below /sys. The path is the tree's own root, whatever that is on. */
+static void test_disk_nodes(void)
+{
+    Tree tree = {.root = g_dir_make_tmp("hvm-sys-XXXXXX", NULL)};
+    struct stat status;
+
+    g_assert_cmpint(stat(tree.root, &status), ==, 0);
+    g_autofree char *number = g_strdup_printf("%u:%u", major(status.st_dev), minor(status.st_dev));
+    g_autofree char *link = g_strconcat(tree.root, "/sys/dev/block/", number, NULL);
+
+    sysroot_set(tree.root);
+    check_disk_nodes(&tree, ""); /* as a file system in memory, or from the network */
+
+    /* A partition, a disk, its controller on a node. */
+    tree_put(&tree, "/sys/devices/pci0000:80/0000:80:01.0/numa_node", "0\n");
+    tree_put(&tree, "/sys/devices/pci0000:80/0000:80:01.0/0000:81:00.0/numa_node", "1\n");
+    tree_block(&tree, "259:1", "pci0000:80/0000:80:01.0/0000:81:00.0/nvme/nvme0/nvme0n1");
+    tree_block(&tree, number, "pci0000:80/0000:80:01.0/0000:81:00.0/nvme/nvme0/nvme0n1/nvme0n1p2");
+    tree_put(&tree, "/sys/devices/pci0000:80/0000:80:01.0/0000:81:00.0/nvme/nvme0/nvme0n1/nvme0n1p2/partition", "2\n");
+    check_disk_nodes(&tree, "1");
+    tree_put(&tree, "/sys/devices/pci0000:80/0000:80:01.0/0000:81:00.0/numa_node", "-1\n");
+    check_disk_nodes(&tree, "");
+    tree_put(&tree, "/sys/devices/pci0000:80/0000:80:01.0/0000:81:00.0/numa_node", "1\n");
+
+    /* A partition of a RAID, of a disk and of an LVM volume on a partition of another. */
+    g_assert_cmpint(g_unlink(link), ==, 0);
+    tree_block(&tree, number, "virtual/block/md0/md0p1");
+    tree_put(&tree, "/sys/devices/virtual/block/md0/md0p1/partition", "1\n");
+    tree_put(&tree, "/sys/devices/virtual/block/md0/slaves/nvme0n1/dev", "259:1\n");
+    check_disk_nodes(&tree, "1");
+    tree_put(&tree, "/sys/devices/virtual/block/md0/slaves/dm-3/dev", "253:3\n");
+    tree_block(&tree, "253:3", "virtual/block/dm-3");
+    tree_put(&tree, "/sys/devices/virtual/block/dm-3/slaves/sda1/dev", "8:1\n");
+    tree_block(&tree, "8:1", "pci0000:c0/0000:c1:00.0/ata1/host0/target0:0:0/0:0:0:0/block/sda/sda1");
+    tree_put(&tree, "/sys/devices/pci0000:c0/0000:c1:00.0/ata1/host0/target0:0:0/0:0:0:0/block/sda/sda1/partition", "1\n");
+    tree_put(&tree, "/sys/devices/pci0000:c0/0000:c1:00.0/numa_node", "3\n");
+    check_disk_nodes(&tree, "1,3");
+
+    /* A stack that bites its tail ends. */
+    tree_put(&tree, "/sys/devices/virtual/block/dm-3/slaves/md0p1/dev", "%s\n", number);
+    check_disk_nodes(&tree, "1,3");
+
+    /* A namespace that two controllers share. */
+    g_assert_cmpint(g_unlink(link), ==, 0);
+    tree_block(&tree, number, "virtual/nvme-subsystem/nvme-subsys0/nvme4n1");
+    check_disk_nodes(&tree, "");
+    tree_link(&tree, "/sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme4", "../../../pci0000:c0/0000:c2:00.0/nvme/nvme4");
+    tree_put(&tree, "/sys/devices/pci0000:c0/0000:c2:00.0/nvme/nvme4/cntlid", "1\n");
+    tree_put(&tree, "/sys/devices/pci0000:c0/0000:c2:00.0/numa_node", "2\n");
+    check_disk_nodes(&tree, "2");
+    tree_end(&tree);
+}
+
 static void check_bounds(const char *pus, const char *nodes)
 {
     hwloc_bitmap_t found_pus, found_nodes;
@@ -810,5 +883,6 @@ int main(int argc, char **argv)
     g_test_add_func("/host/bad-names", test_bad_names);
     g_test_add_func("/host/lists", test_lists);
     g_test_add_func("/host/cpuset", test_cpuset);
+    g_test_add_func("/host/disk-nodes", test_disk_nodes);
     return g_test_run();
 }

@@ -178,6 +178,29 @@ TEST(test_housekeeping)
     g_assert_false(placement->emulator_shares);
 }
 
+/* Where the disk is, not where the guest is; and where no housekeeping PU is there, as without. */
+TEST(test_disk_nodes)
+{
+    Spec spec = fixture_spec(4);
+    const struct {
+        const char *housekeeping, *disks, *emulator, *io_threads;
+    } cases[] = {
+        {"0,8,16,32", "2", "0,8", "32"},     {"0,8,16,32", "0", "0,8", "0,8"}, {"0,8,16,32", "3", "0,8", "0,8"},
+        {"0,8,16,32", "1-2", "0,8", "16,32"}, {"0,16", "0-1", "0", "0"},        {"16,32", "0", "16", "16"},
+        {"0,8,16,32", "", "0,8", "0,8"},     {"0,8,16,32", "9", "0,8", "0,8"},
+    };
+
+    for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
+        PlacementPolicy policy = {host_parse_list(cases[i].housekeeping, NULL), host_parse_list(cases[i].disks, NULL)};
+        g_autoptr(Placement) placement = placement_solve(fixture->host, &spec, fixture->ledger, NULL, &policy, NULL);
+
+        assert_list(placement->emulator, cases[i].emulator);
+        assert_list(placement->io_threads, cases[i].io_threads);
+        hwloc_bitmap_free(policy.housekeeping);
+        hwloc_bitmap_free(policy.disk_nodes);
+    }
+}
+
 TEST(test_dedicated)
 {
     Spec spec = fixture_spec(8);
@@ -582,6 +605,7 @@ int main(int argc, char **argv)
     ADD("any", test_any);
     ADD("isolated-first", test_isolated_first);
     ADD("housekeeping", test_housekeeping);
+    ADD("disk-nodes", test_disk_nodes);
     ADD("dedicated", test_dedicated);
     ADD("allowed", test_allowed);
     ADD("two-nodes", test_two_nodes);

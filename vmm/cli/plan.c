@@ -22,6 +22,7 @@ static void bounds_clear(Bounds *bounds)
 {
     ledger_free(bounds->ledger);
     hwloc_bitmap_free(bounds->policy.housekeeping);
+    hwloc_bitmap_free(bounds->policy.disk_nodes);
     hwloc_bitmap_free(bounds->pus);
     hwloc_bitmap_free(bounds->nodes);
     hwloc_bitmap_free(bounds->allowed.pus);
@@ -97,12 +98,14 @@ static gboolean read_host(Bounds *bounds, GVariant *host, GError **error)
 {
     g_autoptr(GVariant) promises = g_variant_lookup_value(host, "promises", G_VARIANT_TYPE("aa{sv}"));
     g_autoptr(GVariant) nodes = g_variant_lookup_value(host, "nodes", G_VARIANT_TYPE("aa{sv}"));
-    const char *housekeeping = "";
+    const char *housekeeping = "", *disk_nodes = "";
     gboolean known = FALSE;
 
-    if (!promises || !nodes || !g_variant_lookup(host, "housekeeping", "&s", &housekeeping) || !g_variant_lookup(host, "known", "b", &known))
-        return set_wrong(error, "housekeeping, nodes, promises and known");
-    if (!read_nodes(bounds, nodes, error) || !(bounds->policy.housekeeping = host_parse_list(housekeeping, error)))
+    if (!promises || !nodes || !g_variant_lookup(host, "housekeeping", "&s", &housekeeping) ||
+        !g_variant_lookup(host, "disk-nodes", "&s", &disk_nodes) || !g_variant_lookup(host, "known", "b", &known))
+        return set_wrong(error, "housekeeping, disk-nodes, nodes, promises and known");
+    if (!read_nodes(bounds, nodes, error) || !(bounds->policy.housekeeping = host_parse_list(housekeeping, error)) ||
+        !(bounds->policy.disk_nodes = host_parse_list(disk_nodes, error)))
         return FALSE;
     for (gsize i = 0; i < g_variant_n_children(promises); i++) {
         g_autoptr(GVariant) promise = g_variant_get_child_value(promises, i);

@@ -110,6 +110,11 @@ hwloc_obj_t host_core_of(const Host *host, unsigned pu);
 /* The level-3 cache of a PU, or NULL where there is none. */
 hwloc_obj_t host_l3_of(const Host *host, unsigned pu);
 
+/* The NUMA nodes of the disks that the file system of `path` lies on, through partitions, LVM, RAID and encryption. Empty where
+ * nothing tells: file systems in memory or from the network, those with a device number of their own (btrfs, ZFS), platforms
+ * that do not tell. Caller frees. */
+hwloc_bitmap_t host_disk_nodes(const char *path);
+
 /* "0-3,8" from a bitmap, and back (INVALID). Caller frees. */
 char *host_format_list(hwloc_const_bitmap_t bitmap);
 hwloc_bitmap_t host_parse_list(const char *text, GError **error);

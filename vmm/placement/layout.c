@@ -330,23 +330,37 @@ static void fill_vcpus(Layout *layout)
 
 /* ---- QEMU's own threads ---- */
 
-/* Housekeeping PUs that the caller may use, those of the guest's nodes if there are any. Caller frees. */
-static hwloc_bitmap_t list_housekeeping(const Layout *layout)
+/* Leaves those of `pus` that are on one of `nodes`, if there are any. */
+static void prefer_nodes(const Host *host, hwloc_const_bitmap_t nodes, hwloc_bitmap_t pus)
 {
-    const Host *host = layout->survey->host;
-    hwloc_bitmap_t all = hwloc_bitmap_alloc(), near = hwloc_bitmap_alloc();
+    hwloc_bitmap_t near = hwloc_bitmap_alloc();
 
-    hwloc_bitmap_and(all, layout->survey->housekeeping, layout->survey->allowed);
-    for (guint i = 0; i < layout->placement->cells->len; i++) {
-        const HostNode *node = host_find_node(host, g_array_index(layout->placement->cells, PlacementCell, i).node);
+    for (guint i = 0; i < host->nodes->len; i++) {
+        const HostNode *node = g_ptr_array_index(host->nodes, i);
 
-        hwloc_bitmap_or(near, near, node->pus);
+        if (hwloc_bitmap_isset(nodes, node->node))
+            hwloc_bitmap_or(near, near, node->pus);
     }
-    hwloc_bitmap_and(near, near, all);
+    hwloc_bitmap_and(near, near, pus);
     if (!hwloc_bitmap_iszero(near))
-        hwloc_bitmap_copy(all, near);
+        hwloc_bitmap_copy(pus, near);
     hwloc_bitmap_free(near);
-    return all;
+}
+
+/* Housekeeping PUs that the caller may use: of the nodes `first` (may be NULL) if there are any, then of the guest's nodes if
+ * there are any. Caller frees. */
+static hwloc_bitmap_t list_housekeeping(const Layout *layout, hwloc_const_bitmap_t first)
+{
+    hwloc_bitmap_t pus = hwloc_bitmap_alloc(), cells = hwloc_bitmap_alloc();
+
+    hwloc_bitmap_and(pus, layout->survey->housekeeping, layout->survey->allowed);
+    for (guint i = 0; i < layout->placement->cells->len; i++)
+        hwloc_bitmap_set(cells, g_array_index(layout->placement->cells, PlacementCell, i).node);
+    if (first)
+        prefer_nodes(layout->survey->host, first, pus);
+    prefer_nodes(layout->survey->host, cells, pus);
+    hwloc_bitmap_free(cells);
+    return pus;
 }
 
 /* The guest's own PUs for threads that have no better place. Siblings that were asked to be idle stay idle. */
@@ -363,7 +377,7 @@ static void share_own(const Layout *layout, hwloc_bitmap_t pus)
 static void place_emulator(Layout *layout)
 {
     Placement *placement = layout->placement;
-    hwloc_bitmap_t housekeeping = list_housekeeping(layout);
+    hwloc_bitmap_t housekeeping = list_housekeeping(layout, NULL), beside_disk = list_housekeeping(layout, layout->survey->disk_nodes);
     gboolean any = !hwloc_bitmap_iszero(housekeeping);
 
     if (layout->emulator_unit >= 0) {
@@ -382,8 +396,9 @@ static void place_emulator(Layout *layout)
                            ? "this node has no housekeeping PUs (--emulator dedicated reserves a core for them)."
                            : "no housekeeping PU is among those that the caller may use.");
     }
-    hwloc_bitmap_copy(placement->io_threads, any ? housekeeping : placement->emulator);
+    hwloc_bitmap_copy(placement->io_threads, any ? beside_disk : placement->emulator);
     hwloc_bitmap_free(housekeeping);
+    hwloc_bitmap_free(beside_disk);
 }
 
 void layout_fill(Placement *placement, const Search *search, const Solution *solution)
