@@ -268,6 +268,11 @@ static void test_host(void)
 
     g_assert_nonnull(strstr(run.output, "\"memory\" : null"));
     g_assert_nonnull(strstr(run.output, "\"promised\" : 128"));
+    fake_reply(fake, "Host", "{'housekeeping': <''>, 'isolated': <'2-7'>}");
+    g_auto(HvmRun) isolated = run_hvm(fake, NULL, "host");
+
+    g_assert_nonnull(strstr(isolated.output, "housekeeping  none: QEMU's own threads run on CPUs that are not isolated\n"
+                                             "isolated      2-7\n"));
     fake_free(fake);
 }
 

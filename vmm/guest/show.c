@@ -384,11 +384,13 @@ GVariant *guests_host(Guests *guests, const Caller *caller, GError **error)
     g_mutex_lock(&guests->lock);
     hwloc_topology_t topology = fresh->topology;
     g_autofree char *housekeeping = host_format_list(guests->config->housekeeping);
+    g_autofree char *isolated = host_format_list(fresh->isolated);
     g_autofree char *disk_nodes = host_format_list(guests->policy.disk_nodes);
 
     add_string(&builder, "model", fresh->cpu_model);
     add_uint(&builder, "smt", fresh->smt);
     add_string(&builder, "housekeeping", housekeeping);
+    add_string(&builder, "isolated", isolated);
     add_string(&builder, "disk-nodes", disk_nodes);
     add_uint(&builder, "packages", (guint32)MAX(hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_PACKAGE), 0));
     add_uint(&builder, "cores", (guint32)MAX(hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE), 0));
