@@ -2,6 +2,8 @@
 #include "hvm_error.h"
 #include "run_hvm.h"
 
+#include "../unit/host_made_up.h"
+
 #include <glib/gstdio.h>
 #include <string.h>
 
@@ -266,6 +268,11 @@ static void test_host(void)
 
     g_assert_nonnull(strstr(run.output, "\"memory\" : null"));
     g_assert_nonnull(strstr(run.output, "\"promised\" : 128"));
+    fake_reply(fake, "Host", "{'housekeeping': <''>, 'isolated': <'2-7'>}");
+    g_auto(HvmRun) isolated = run_hvm(fake, NULL, "host");
+
+    g_assert_nonnull(strstr(isolated.output, "housekeeping  none: QEMU's own threads run on CPUs that are not isolated\n"
+                                             "isolated      2-7\n"));
     fake_free(fake);
 }
 
@@ -341,6 +348,93 @@ static void test_plan(void)
     g_unlink(template);
     g_unlink(capture);
     g_rmdir(folder);
+}
+
+/* What a plan says where hvmd (NULL: nobody) tells of these promises. */
+static HvmRun plan_beside(FakeHvmd *fake, const char *promise, const char *options)
+{
+    g_autofree char *host = g_strdup_printf("{'housekeeping': <'2'>, 'disk-nodes': <''>, 'known': <true>, 'nodes': <[{'node': <uint32 0>, "
+                                            "'cpus': <'0-1,4-5'>}, {'node': <uint32 1>, 'cpus': <'2-3,6'>}]>, 'promises': <@aa{sv} [%s]>}", promise);
+    g_autofree char *line = g_strdup_printf("plan g -t t --accel tcg --pages 4K %s", options);
+
+    if (fake)
+        fake_reply(fake, "Host", host);
+    return run_hvm(fake, NULL, line);
+}
+
+static void check_plan(FakeHvmd *fake, const char *promise, const char *options, int status, const char *words)
+{
+    g_auto(HvmRun) run = plan_beside(fake, promise, options);
+
+    g_assert_cmpint(run.status, ==, status);
+    if (!strstr(status ? run.errors : run.output, words))
+        g_error("wanted '%s' in: %s%s", words, run.output, run.errors);
+}
+
+/* For this node a plan keeps to what hvmd has promised, to its housekeeping and to the caller's cpuset. */
+static void test_plan_live(void)
+{
+    static const char one_core[] = "{'cpus': <'0,4'>, 'devices': <''>, 'cells': <[{'node': <uint32 0>, 'size': <uint64 4096>, "
+                                   "'bytes': <uint64 67108864>}]>, 'settled': <true>}";
+    static const char gpu[] = "{'cpus': <'0'>, 'devices': <'0000:41:00.0'>, 'cells': <@aa{sv} []>, 'settled': <true>}";
+    static const char memory[] = "{'cpus': <''>, 'devices': <''>, 'cells': <[{'node': <uint32 0>, 'size': <uint64 4096>, "
+                                 "'bytes': <uint64 %u>}]>, 'settled': <%s>}";
+    g_autofree char *settled = g_strdup_printf(memory, 430U << 20, "true"), *unsettled = g_strdup_printf(memory, 430U << 20, "false");
+    static const char no_cells[] = "{'cpus': <'0,4'>, 'devices': <''>, 'settled': <true>}";
+    Tree tree = {0};
+
+    tree_make_node(&tree);
+    tree_put(&tree, "/sys/devices/system/cpu/isolated", "\n");
+    tree_put(&tree, "/sys/devices/system/cpu/nohz_full", "(null)\n");
+    tree_node(&tree, 0, "33", 2048, 500);
+    tree_device(&tree, "0000:41:00.0", "0x030200", "10de:20b0", 0);
+    tree_put(&tree, "/t.conf", "[memory]\nsize=64M\n");
+    g_setenv("HVM_TEMPLATE_PATH", tree.root, TRUE);
+    g_setenv("HVM_SYSROOT", tree.root, TRUE);
+    FakeHvmd *fake = fake_new();
+
+    check_plan(fake, "", "--cpus 2", 0, "on PUs 0,4 of");
+    check_plan(fake, "", "--cpus 2", 0, "QEMU's own threads run on 2,");
+    check_plan(fake, one_core, "--cpus 2", 0, "on PUs 1,5 of");
+    check_plan(fake, one_core, "--cpus 6", 7,
+               "hvm: guest 'g': needs 3 free cores; this node has 2 (free 1 that other guests hold, or --cpus 3)");
+    check_plan(fake, gpu, "--cpus 1 --device gpu", 7, "other guests hold it");
+    /* What is settled is no longer among the free pages: not to be counted twice. */
+    check_plan(fake, settled, "--cpus 2 --memory 128M", 0, "Guest cell 0: NUMA node 0, ");
+    check_plan(fake, unsettled, "--cpus 2 --memory 128M", 7, "node 0 has ");
+    check_plan(fake, no_cells, "--cpus 2", 14, "hvm: hvmd answered Host wrongly: wanted cpus, devices, cells");
+    g_assert_cmpuint(fake_calls(fake, "Host"), ==, 8);
+    check_plan(fake, no_cells, "--cpus 2 --host 'synthetic:core:4 pu:1'", 0, "on PUs 0-1 of");
+    g_assert_cmpuint(fake_calls(fake, "Host"), ==, 8); /* another node is none of hvmd's */
+
+    tree_put(&tree, "/proc/self/cgroup", "3:cpuset:/job\n0::/\n");
+    tree_put(&tree, "/sys/fs/cgroup/cpuset/job/cpuset.effective_cpus", "1,5\n");
+    tree_put(&tree, "/sys/fs/cgroup/cpuset/job/cpuset.effective_mems", "0\n");
+    check_plan(fake, "", "--cpus 2", 0, "on PUs 1,5 of");
+    check_plan(fake, one_core, "--cpus 4", 7, "needs 2 free cores; the caller's CPUs and memory nodes have 1 ");
+    check_plan(NULL, "", "--cpus 2", 0, "on PUs 1,5 of");
+    check_plan(NULL, "", "--cpus 2", 0, "\nhvmd does not answer: planned as if no guest ran");
+
+    fake_reply(fake, "Host", "{'housekeeping': <'1-2'>, 'disk-nodes': <'1'>, 'known': <true>, 'nodes': <[{'node': <uint32 0>, "
+                             "'cpus': <'0-1,4-5'>}, {'node': <uint32 1>, 'cpus': <'2-3,6'>}]>, 'promises': <@aa{sv} []>}");
+    tree_put(&tree, "/proc/self/cgroup", "0::/\n");
+    g_auto(HvmRun) disk = run_hvm(fake, NULL, "plan g -t t --cpus 2 --accel tcg");
+
+    g_assert_nonnull(strstr(disk.output, "QEMU's own threads run on 1, I/O threads on 2.\n"));
+    fake_hang_up(fake, "Host");
+    g_auto(HvmRun) hung_up = run_hvm(fake, NULL, "plan g -t t --cpus 1 --accel tcg");
+
+    g_assert_nonnull(strstr(hung_up.output, "hvmd does not answer"));
+    fake_reply(fake, "Host", "{'housekeeping': <''>, 'disk-nodes': <''>, 'known': <false>, 'nodes': <[{'node': <uint32 0>, 'cpus': <'1,4'>}]>, "
+               "'promises': <@aa{sv} []>}");
+    g_auto(HvmRun) unknown = run_hvm(fake, NULL, "plan g -t t --cpus 1 --accel tcg --json");
+
+    g_assert_nonnull(strstr(unknown.output, "has not heard from libvirt which guests run"));
+    fake_error(fake, "Host", HVM_ERROR_DENIED, "no");
+    check_hvm(fake, "plan g -t t", 5, "", "hvm: no\n");
+    fake_free(fake);
+    g_unsetenv("HVM_SYSROOT");
+    tree_end(&tree);
 }
 
 /* The drawing names who has which PU of this node: PU 0 is everywhere. */
@@ -481,6 +575,7 @@ int main(int argc, char **argv)
     g_test_add_func("/cli/host", test_host);
     g_test_add_func("/cli/doctor", test_doctor);
     g_test_add_func("/cli/plan", test_plan);
+    g_test_add_func("/cli/plan-live", test_plan_live);
     g_test_add_func("/cli/map", test_map);
     g_test_add_func("/cli/verify", test_verify);
     g_test_add_func("/cli/logs", test_logs);

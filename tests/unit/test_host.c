@@ -1,3 +1,4 @@
+#include "cpuset.h"
 #include "host.h"
 #include "host_made_up.h"
 #include "hvm_error.h"
@@ -7,6 +8,7 @@
 #include <glib/gstdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 static const char *const synthetic[] = {
@@ -751,6 +753,119 @@ static void test_lists(void)
     }
 }
 
+static void check_disk_nodes(const Tree *tree, const char *wanted)
+{
+    hwloc_bitmap_t nodes = host_disk_nodes(tree->root);
+    g_autofree char *text = host_format_list(nodes);
+
+    g_assert_cmpstr(text, ==, wanted);
+    hwloc_bitmap_free(nodes);
+}
+
+/* A block device in /sys/devices, with the number that the kernel would give it. */
+static void tree_block(Tree *tree, const char *number, const char *path)
+{
+    g_autofree char *link = g_strconcat("/sys/dev/block/", number, NULL), *target = g_strconcat("../../devices/", path, NULL);
+    g_autofree char *dev = g_strconcat("/sys/devices/", path, "/dev", NULL);
+
+    tree_link(tree, link, target);
+    tree_put(tree, dev, "%s\n", number);
+}
+
+/* What the disks of a path are, as Linux lays them out below /sys. The path is the tree's own root, whatever that is on. */
+static void test_disk_nodes(void)
+{
+    Tree tree = {.root = g_dir_make_tmp("hvm-sys-XXXXXX", NULL)};
+    struct stat status;
+
+    g_assert_cmpint(stat(tree.root, &status), ==, 0);
+    g_autofree char *number = g_strdup_printf("%u:%u", major(status.st_dev), minor(status.st_dev));
+    g_autofree char *link = g_strconcat(tree.root, "/sys/dev/block/", number, NULL);
+
+    sysroot_set(tree.root);
+    check_disk_nodes(&tree, ""); /* as a file system in memory, or from the network */
+
+    /* A partition, a disk, its controller on a node. */
+    tree_put(&tree, "/sys/devices/pci0000:80/0000:80:01.0/numa_node", "0\n");
+    tree_put(&tree, "/sys/devices/pci0000:80/0000:80:01.0/0000:81:00.0/numa_node", "1\n");
+    tree_block(&tree, "259:1", "pci0000:80/0000:80:01.0/0000:81:00.0/nvme/nvme0/nvme0n1");
+    tree_block(&tree, number, "pci0000:80/0000:80:01.0/0000:81:00.0/nvme/nvme0/nvme0n1/nvme0n1p2");
+    tree_put(&tree, "/sys/devices/pci0000:80/0000:80:01.0/0000:81:00.0/nvme/nvme0/nvme0n1/nvme0n1p2/partition", "2\n");
+    check_disk_nodes(&tree, "1");
+    tree_put(&tree, "/sys/devices/pci0000:80/0000:80:01.0/0000:81:00.0/numa_node", "-1\n");
+    check_disk_nodes(&tree, "");
+    tree_put(&tree, "/sys/devices/pci0000:80/0000:80:01.0/0000:81:00.0/numa_node", "1\n");
+
+    /* A partition of a RAID, of a disk and of an LVM volume on a partition of another. */
+    g_assert_cmpint(g_unlink(link), ==, 0);
+    tree_block(&tree, number, "virtual/block/md0/md0p1");
+    tree_put(&tree, "/sys/devices/virtual/block/md0/md0p1/partition", "1\n");
+    tree_put(&tree, "/sys/devices/virtual/block/md0/slaves/nvme0n1/dev", "259:1\n");
+    check_disk_nodes(&tree, "1");
+    tree_put(&tree, "/sys/devices/virtual/block/md0/slaves/dm-3/dev", "253:3\n");
+    tree_block(&tree, "253:3", "virtual/block/dm-3");
+    tree_put(&tree, "/sys/devices/virtual/block/dm-3/slaves/sda1/dev", "8:1\n");
+    tree_block(&tree, "8:1", "pci0000:c0/0000:c1:00.0/ata1/host0/target0:0:0/0:0:0:0/block/sda/sda1");
+    tree_put(&tree, "/sys/devices/pci0000:c0/0000:c1:00.0/ata1/host0/target0:0:0/0:0:0:0/block/sda/sda1/partition", "1\n");
+    tree_put(&tree, "/sys/devices/pci0000:c0/0000:c1:00.0/numa_node", "3\n");
+    check_disk_nodes(&tree, "1,3");
+
+    /* A stack that bites its tail ends. */
+    tree_put(&tree, "/sys/devices/virtual/block/dm-3/slaves/md0p1/dev", "%s\n", number);
+    check_disk_nodes(&tree, "1,3");
+
+    /* A namespace that two controllers share. */
+    g_assert_cmpint(g_unlink(link), ==, 0);
+    tree_block(&tree, number, "virtual/nvme-subsystem/nvme-subsys0/nvme4n1");
+    check_disk_nodes(&tree, "");
+    tree_link(&tree, "/sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme4", "../../../pci0000:c0/0000:c2:00.0/nvme/nvme4");
+    tree_put(&tree, "/sys/devices/pci0000:c0/0000:c2:00.0/nvme/nvme4/cntlid", "1\n");
+    tree_put(&tree, "/sys/devices/pci0000:c0/0000:c2:00.0/numa_node", "2\n");
+    check_disk_nodes(&tree, "2");
+    tree_end(&tree);
+}
+
+static void check_bounds(const char *pus, const char *nodes)
+{
+    hwloc_bitmap_t found_pus, found_nodes;
+
+    cpuset_read(12, &found_pus, &found_nodes);
+    g_autofree char *pus_text = found_pus ? host_format_list(found_pus) : NULL;
+    g_autofree char *nodes_text = found_nodes ? host_format_list(found_nodes) : NULL;
+
+    g_assert_cmpstr(pus_text, ==, pus);
+    g_assert_cmpstr(nodes_text, ==, nodes);
+    hwloc_bitmap_free(found_pus);
+    hwloc_bitmap_free(found_nodes);
+}
+
+/* What bounds a process is its cpuset, in both versions; where a group has none, the nearest above it. */
+static void test_cpuset(void)
+{
+    Tree tree = {.root = g_dir_make_tmp("hvm-sys-XXXXXX", NULL)};
+
+    sysroot_set(tree.root);
+    check_bounds(NULL, NULL);
+    tree_put(&tree, "/proc/12/cgroup", "0::/slurm/job/step\n");
+    check_bounds(NULL, NULL);
+    tree_put(&tree, "/sys/fs/cgroup/cpuset.cpus.effective", "0-7\n");
+    tree_put(&tree, "/sys/fs/cgroup/cpuset.mems.effective", "0-1\n");
+    check_bounds("0-7", "0-1");
+    tree_put(&tree, "/sys/fs/cgroup/slurm/job/cpuset.cpus.effective", "4-5\n");
+    check_bounds("4-5", "0-1");
+    tree_put(&tree, "/sys/fs/cgroup/slurm/job/cpuset.mems.effective", "1\n");
+    check_bounds("4-5", "1");
+
+    /* On a node with both versions the controller is in one of them. */
+    tree_put(&tree, "/proc/12/cgroup", "5:cpu,cpuset:/other\n3:memory:/slurm/job\n0::/slurm/job/step\n");
+    tree_put(&tree, "/sys/fs/cgroup/cpuset/other/cpuset.effective_cpus", "2\n");
+    tree_put(&tree, "/sys/fs/cgroup/cpuset/cpuset.effective_mems", "0\n");
+    check_bounds("2", "0");
+    tree_put(&tree, "/proc/12/cgroup", "5:cpuset:/../other\n");
+    check_bounds(NULL, NULL);
+    tree_end(&tree);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -767,5 +882,7 @@ int main(int argc, char **argv)
     g_test_add_func("/host/bad-files", test_bad_files);
     g_test_add_func("/host/bad-names", test_bad_names);
     g_test_add_func("/host/lists", test_lists);
+    g_test_add_func("/host/cpuset", test_cpuset);
+    g_test_add_func("/host/disk-nodes", test_disk_nodes);
     return g_test_run();
 }

@@ -167,6 +167,57 @@ TEST(test_isolated_first)
     g_assert_true(contains(placement->notes, "not isolated"));
 }
 
+/* Without [cpu] housekeeping, PUs that are not isolated do that work as long as nobody holds them; guests get them last. */
+TEST(test_isolated_housekeeping)
+{
+    Spec spec = fixture_spec(4);
+    Allowed allowed = {.pus = host_parse_list("4-15", NULL)};
+    g_autoptr(Placement) placement = NULL;
+
+    hwloc_bitmap_set_range(fixture->host->isolated, 4, 15);
+    placement = solve(fixture, &spec);
+    assert_list(placement->reserved, "4-7");
+    assert_list(placement->emulator, "0-3"); /* of the guest's node */
+    assert_list(placement->io_threads, "0-3");
+    g_assert_false(placement->emulator_shares);
+    g_assert_true(contains(placement->notes, "QEMU's own threads run on PUs that the kernel does not isolate"));
+    placement_free(placement);
+
+    fixture_take(fixture->ledger, "a", "0-1");
+    placement = solve(fixture, &spec);
+    assert_list(placement->emulator, "2-3");
+    placement_free(placement);
+    fixture_take(fixture->ledger, "b", "2-3");
+    placement = solve(fixture, &spec);
+    assert_list(placement->emulator, "16-63"); /* none on its node */
+    placement_free(placement);
+
+    /* Isolated ones run out: those that are not are given as well, and not to own threads. */
+    spec = fixture_spec(14);
+    placement = solve(fixture, &spec);
+    assert_list(placement->reserved, "16-29");
+    assert_list(placement->emulator, "30-31");
+    placement_free(placement);
+
+    spec = fixture_spec(4);
+    spec.emulator = EMULATOR_DEDICATED;
+    placement = solve(fixture, &spec);
+    assert_list(placement->emulator, "12-13");
+    assert_list(placement->io_threads, "16-63");
+    placement_free(placement);
+    spec.emulator = EMULATOR_SHARED;
+
+    /* A job on isolated PUs alone has none of the others; configured ones count before those. */
+    placement = solve_within(fixture, &spec, &allowed, NULL);
+    assert_list(placement->emulator, "4-7");
+    g_assert_true(contains(placement->notes, "of those that the kernel does not isolate, none is free that the caller may use"));
+    placement_free(placement);
+    placement = solve_within(fixture, &spec, NULL, "12");
+    assert_list(placement->emulator, "12");
+    g_assert_false(contains(placement->notes, "does not isolate"));
+    hwloc_bitmap_free(allowed.pus);
+}
+
 TEST(test_housekeeping)
 {
     Spec spec = fixture_spec(4);
@@ -176,6 +227,29 @@ TEST(test_housekeeping)
     assert_list(placement->emulator, "0,8");
     assert_list(placement->io_threads, "0,8");
     g_assert_false(placement->emulator_shares);
+}
+
+/* Where the disk is, not where the guest is; and where no housekeeping PU is there, as without. */
+TEST(test_disk_nodes)
+{
+    Spec spec = fixture_spec(4);
+    const struct {
+        const char *housekeeping, *disks, *emulator, *io_threads;
+    } cases[] = {
+        {"0,8,16,32", "2", "0,8", "32"},     {"0,8,16,32", "0", "0,8", "0,8"}, {"0,8,16,32", "3", "0,8", "0,8"},
+        {"0,8,16,32", "1-2", "0,8", "16,32"}, {"0,16", "0-1", "0", "0"},        {"16,32", "0", "16", "16"},
+        {"0,8,16,32", "", "0,8", "0,8"},     {"0,8,16,32", "9", "0,8", "0,8"},
+    };
+
+    for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
+        PlacementPolicy policy = {host_parse_list(cases[i].housekeeping, NULL), host_parse_list(cases[i].disks, NULL)};
+        g_autoptr(Placement) placement = placement_solve(fixture->host, &spec, fixture->ledger, NULL, &policy, NULL);
+
+        assert_list(placement->emulator, cases[i].emulator);
+        assert_list(placement->io_threads, cases[i].io_threads);
+        hwloc_bitmap_free(policy.housekeeping);
+        hwloc_bitmap_free(policy.disk_nodes);
+    }
 }
 
 TEST(test_dedicated)
@@ -581,7 +655,9 @@ int main(int argc, char **argv)
     ADD("isolate", test_isolate);
     ADD("any", test_any);
     ADD("isolated-first", test_isolated_first);
+    ADD("isolated-housekeeping", test_isolated_housekeeping);
     ADD("housekeeping", test_housekeeping);
+    ADD("disk-nodes", test_disk_nodes);
     ADD("dedicated", test_dedicated);
     ADD("allowed", test_allowed);
     ADD("two-nodes", test_two_nodes);

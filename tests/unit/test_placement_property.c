@@ -271,6 +271,10 @@ static void case_set_up(Case *c, GRand *rand)
     if (chance(rand, 30))
         random_bitmap(rand, c->host, 15, c->housekeeping);
     c->policy.housekeeping = c->housekeeping;
+    if (chance(rand, 30)) {
+        c->policy.disk_nodes = hwloc_bitmap_alloc();
+        hwloc_bitmap_set(c->policy.disk_nodes, pick(rand, 0, 4));
+    }
     if (chance(rand, 25)) {
         c->allowed.pus = hwloc_bitmap_alloc();
         random_bitmap(rand, c->host, 80, c->allowed.pus);
@@ -294,6 +298,7 @@ static void case_tear_down(Case *c)
     g_clear_pointer(&c->spec.devices, g_ptr_array_unref);
     hwloc_bitmap_free(c->taken);
     hwloc_bitmap_free(c->housekeeping);
+    hwloc_bitmap_free(c->policy.disk_nodes);
     hwloc_bitmap_free(c->allowed.pus);
     hwloc_bitmap_free(c->allowed.nodes);
     host_unref(c->host);
@@ -663,6 +668,25 @@ static Verdict judge_placement(const Case *c, const Placement *placement)
     return best;
 }
 
+/* QEMU's own threads: on housekeeping PUs, on PUs that are not isolated and nobody's where some are and no housekeeping is, or on
+ * the guest's; never on another guest's. */
+static void check_own_threads(const Case *c, const Placement *placement, hwloc_const_bitmap_t pus)
+{
+    gboolean configured = hwloc_bitmap_intersects(c->housekeeping, c->host->usable_pus);
+    gboolean isolates = !configured && !hwloc_bitmap_iszero(c->host->isolated);
+    unsigned pu;
+
+    g_assert_false(hwloc_bitmap_iszero(pus));
+    hwloc_bitmap_foreach_begin(pu, pus) {
+        gboolean own = hwloc_bitmap_isset(placement->reserved, pu);
+
+        g_assert_true(hwloc_bitmap_isset(c->host->usable_pus, pu) && (!c->allowed.pus || hwloc_bitmap_isset(c->allowed.pus, pu)));
+        g_assert_true(own || hwloc_bitmap_isset(c->housekeeping, pu) ||
+                      (isolates && !hwloc_bitmap_isset(c->host->isolated, pu) && !hwloc_bitmap_isset(c->taken, pu)));
+        g_assert_true(!own || placement->emulator_shares || c->spec.emulator == EMULATOR_DEDICATED);
+    } hwloc_bitmap_foreach_end();
+}
+
 /* ---- What every answer must keep ---- */
 
 static void check_hard(const Case *c, const Placement *placement)
@@ -703,8 +727,8 @@ static void check_hard(const Case *c, const Placement *placement)
             g_assert_cmpuint(cell->page_bytes, ==, c->spec.page_bytes);
     }
     g_assert_cmpuint(memory, ==, c->spec.memory_bytes);
-    g_assert_false(hwloc_bitmap_iszero(placement->emulator));
-    g_assert_false(hwloc_bitmap_iszero(placement->io_threads));
+    check_own_threads(c, placement, placement->emulator);
+    check_own_threads(c, placement, placement->io_threads);
     hwloc_bitmap_free(seen);
 }
 

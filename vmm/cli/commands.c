@@ -184,10 +184,10 @@ const Command commands[] = {
     {.name = "plan", .arguments = "NAME", .help = "say where a guest would be placed, and why, without making it",
      .options = plan_options, .spec_options = TRUE, .json = TRUE, .arguments_min = 1, .arguments_max = 1,
      .run = run_plan,
-     .details = "Takes create's options. Needs no hvmd, no image and no right, and touches nothing. What is promised "
-                "to other "
-                "guests is not known here: it plans for the node as if they were not there.\n"
-                "--host plans for another node: a file that `hvm host capture` wrote, hwloc's XML export of a node, or "
+     .details = "Takes create's options. Decides as start would: among what other guests, the node's housekeeping and the "
+                "caller's own cpuset leave. Where hvmd, which knows of the guests, does not answer, it plans as if none ran, and "
+                "says so. Needs no image and no right, and touches nothing.\n"
+                "--host plans for another node, on which nothing is promised: a file that `hvm host capture` wrote, hwloc's XML export of a node, or "
                 "a made-up "
                 "one, as in --host 'synthetic:package:2 numanode:1 core:16 pu:2'."},
     {.name = "__complete", .arguments = "[WORD]...", .arguments_max = G_MAXUINT, .run = run_complete},

@@ -15,9 +15,12 @@ static const Column node_columns[] = {
     {"node", "NODE", COLUMN_NUMBER}, {"cpus", "CPUS", COLUMN_TEXT}, {"memory", "MEMORY", COLUMN_SIZE},
     {"free", "FREE", COLUMN_SIZE},   {"kind", "KIND", COLUMN_TEXT}, {"pages", NULL, COLUMN_ROWS, page_columns}, {0},
 };
+static const Column cell_columns[] = {
+    {"node", "NODE", COLUMN_NUMBER}, {"size", "PAGES", COLUMN_SIZE}, {"bytes", "MEMORY", COLUMN_SIZE}, {0},
+};
 static const Column promise_columns[] = {
     {"guest", "GUEST", COLUMN_TEXT}, {"owner", "OWNER", COLUMN_TEXT}, {"cpus", "CPUS", COLUMN_TEXT},
-    {"memory", "MEMORY", COLUMN_SIZE}, {"devices", "DEVICES", COLUMN_TEXT}, {0},
+    {"memory", "MEMORY", COLUMN_SIZE}, {"devices", "DEVICES", COLUMN_TEXT}, {"cells", NULL, COLUMN_ROWS, cell_columns}, {0},
 };
 static const Column device_columns[] = {
     {"address", "DEVICE", COLUMN_TEXT},      {"kind", "KIND", COLUMN_TEXT},     {"node", "NODE", COLUMN_NUMBER},
@@ -31,6 +34,7 @@ static const Column host_columns[] = {
     {"pus", NULL, COLUMN_NUMBER},
     {"smt", NULL, COLUMN_NUMBER},
     {"housekeeping", NULL, COLUMN_TEXT},
+    {"isolated", NULL, COLUMN_TEXT},
     {"caches", NULL, COLUMN_ROWS, cache_columns},
     {"nodes", NULL, COLUMN_ROWS, node_columns},
     {"devices", NULL, COLUMN_ROWS, device_columns},
@@ -93,6 +97,8 @@ static void print_host(GVariant *host)
     g_autofree char *cores = table_cell(&host_columns[2], host);
     g_autofree char *pus = table_cell(&host_columns[3], host);
     g_autofree char *housekeeping = table_cell(&host_columns[5], host);
+    g_autofree char *isolated = table_cell(&host_columns[6], host);
+    gboolean isolates = !g_str_equal(isolated, "-");
 
     table_print_field("model", 12, "%s", model);
     table_print_field("processors", 12, "%s package%s, %s core%s, %s CPU%s", packages,
@@ -100,8 +106,11 @@ static void print_host(GVariant *host)
                       g_str_equal(pus, "1") ? "" : "s");
     print_caches(host);
     table_print_field("housekeeping", 12, "%s",
-                      g_str_equal(housekeeping, "-") ? "none: QEMU's own threads share the guests' CPUs"
-                                                     : housekeeping);
+                      !g_str_equal(housekeeping, "-") ? housekeeping
+                      : isolates                      ? "none: QEMU's own threads run on CPUs that are not isolated"
+                                                      : "none: QEMU's own threads share the guests' CPUs");
+    if (isolates)
+        table_print_field("isolated", 12, "%s", isolated);
     putchar('\n');
     table_print(node_columns, nodes, 0, NULL);
     if (g_variant_n_children(pages)) {

@@ -1,7 +1,7 @@
 #include "caller.h"
 
+#include "cpuset.h"
 #include "hvm_error.h"
-#include "sysroot.h"
 
 #include <errno.h>
 #include <grp.h>
@@ -13,49 +13,6 @@
 #include <unistd.h>
 
 enum { GROUPS_MAX = 65536, NAME_BUFFER = 16384 };
-
-/*
- * The cpuset cgroup of a process bounds what it may ask for (its affinity is only a wish): cgroup v2 has
- * cpuset.{cpus,mems}.effective in the nearest group up the path with that controller, v1 cpuset.effective_{cpus,mems}.
- */
-static hwloc_bitmap_t read_cpuset(const char *folder, const char *path, const char *file)
-{
-    g_autofree char *at = g_strdup(path);
-
-    for (;;) {
-        g_autofree char *text = sysroot_read(NULL, "/sys/fs/cgroup%s%s/%s", folder, strcmp(at, "/") == 0 ? "" : at, file);
-        char *slash = strrchr(at, '/');
-
-        if (text)
-            return *text ? host_parse_list(text, NULL) : NULL;
-        if (!slash || strcmp(at, "/") == 0)
-            return NULL;
-        slash[slash == at] = '\0';
-    }
-}
-
-static void read_allowed(pid_t pid, Allowed *ret_allowed)
-{
-    g_autofree char *text = sysroot_read(NULL, "/proc/%d/cgroup", (int)pid);
-    g_auto(GStrv) lines = g_strsplit(text ? text : "", "\n", -1);
-
-    for (char **line = lines; *line; line++) {
-        g_auto(GStrv) parts = g_strsplit(*line, ":", 3);
-
-        if (g_strv_length(parts) != 3 || strstr(parts[2], ".."))
-            continue;
-
-        g_auto(GStrv) controllers = g_strsplit(parts[1], ",", -1);
-
-        if (g_strv_contains((const char *const *)controllers, "cpuset")) {
-            ret_allowed->pus = read_cpuset("/cpuset", parts[2], "cpuset.effective_cpus");
-            ret_allowed->nodes = read_cpuset("/cpuset", parts[2], "cpuset.effective_mems");
-        } else if (!*parts[1] && !ret_allowed->pus) {
-            ret_allowed->pus = read_cpuset("", parts[2], "cpuset.cpus.effective");
-            ret_allowed->nodes = read_cpuset("", parts[2], "cpuset.mems.effective");
-        }
-    }
-}
 
 static gboolean read_groups(int socket_fd, Caller *caller)
 {
@@ -102,7 +59,7 @@ Caller *caller_new(int socket_fd, GError **error)
     struct pollfd ended = {.fd = pidfd, .events = POLLIN};
 
     if (pidfd >= 0)
-        read_allowed(credentials.pid, &caller->allowed);
+        cpuset_read(credentials.pid, &caller->allowed.pus, &caller->allowed.nodes);
     /* A pidfd becomes readable when its process ends: what was read may then be another's. Whoever hands on the connection of a
      * process that has ended does not get out of their cpuset by it. */
     gboolean known = pidfd >= 0 && poll(&ended, 1, 0) == 0;

@@ -351,6 +351,7 @@ Guests *guests_new(const GuestsConfig *config, GError **error)
         return NULL;
     }
     guests->amd = g_strcmp0(guests->host->cpu_vendor, "AuthenticAMD") == 0;
+    guests->policy.disk_nodes = host_disk_nodes(config->store_path);
     guests->direct_io = image_store_probe_direct_io(config->store_path);
     accel_probe(&guests->accel);
     guests->virt = virt_new(config->libvirt_uri, &listener, guests);
@@ -373,6 +374,7 @@ void guests_free(Guests *guests)
     g_clear_pointer(&guests->host, host_unref);
     g_clear_pointer(&guests->ledger, ledger_free);
     g_clear_pointer(&guests->store, image_store_free);
+    g_clear_pointer(&guests->policy.disk_nodes, hwloc_bitmap_free);
     g_mutex_clear(&guests->lock);
     g_mutex_clear(&guests->read_back_lock);
     g_cond_clear(&guests->changed);

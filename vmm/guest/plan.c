@@ -40,21 +40,21 @@ static void choose_accelerator(Plan *plan, gboolean live)
     }
 }
 
-Plan *plan_new(const char *name, const char *template_name, const Settings *request, const char *host_text,
-               const Ledger *ledger, const PlacementPolicy *policy, GError **error)
+Plan *plan_new(const char *name, const char *template_name, const Settings *request, Host *host,
+               const Ledger *ledger, const Allowed *allowed, const PlacementPolicy *policy, GError **error)
 {
     g_autoptr(Plan) plan = g_new0(Plan, 1);
     g_autoptr(Ledger) empty = ledger_new();
     g_auto(GStrv) folders = template_folders();
     g_autoptr(Template) template = template_load((const char *const *)folders, template_name, error);
 
-    if (!template || !(plan->spec = spec_new(name, template_name, template->settings, NULL, request, error)) ||
-        !(plan->host = host_text ? host_new_from(host_text, error) : host_new_live(error)))
+    plan->host = host;
+    if (!template || !(plan->spec = spec_new(name, template_name, template->settings, NULL, request, error)))
         return NULL;
-    plan->placement = placement_solve(plan->host, plan->spec, ledger ? ledger : empty, NULL, policy, error);
+    plan->placement = placement_solve(plan->host, plan->spec, ledger ? ledger : empty, allowed, policy, error);
     if (!plan->placement)
         return NULL;
-    choose_accelerator(plan, host_text == NULL);
+    choose_accelerator(plan, host->origin == HOST_LIVE);
     return g_steal_pointer(&plan);
 }
 

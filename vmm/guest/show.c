@@ -332,6 +332,24 @@ static GVariant *host_devices(const Host *host)
     return g_variant_builder_end(&devices);
 }
 
+/* Where the memory of a promise lies. */
+static GVariant *promised_cells(const LedgerEntry *entry)
+{
+    GVariantBuilder cells = G_VARIANT_BUILDER_INIT(G_VARIANT_TYPE("aa{sv}"));
+
+    for (guint i = 0; i < entry->memory->len; i++) {
+        const LedgerMemory *memory = &g_array_index(entry->memory, LedgerMemory, i);
+
+        g_variant_builder_open(&cells, G_VARIANT_TYPE("a{sv}"));
+        add_uint(&cells, "node", memory->node);
+        add_bytes(&cells, "size", memory->page_bytes);
+        add_bytes(&cells, "bytes", memory->bytes);
+        g_variant_builder_close(&cells);
+    }
+    return g_variant_builder_end(&cells);
+}
+
+/* What a plan of any user needs, without whose it is. */
 static GVariant *host_promises(Guests *guests, const Caller *caller)
 {
     GVariantBuilder promises = G_VARIANT_BUILDER_INIT(G_VARIANT_TYPE("aa{sv}"));
@@ -352,6 +370,8 @@ static GVariant *host_promises(Guests *guests, const Caller *caller)
         add_string(&promises, "cpus", cpus);
         add_bytes(&promises, "memory", bytes);
         add_string(&promises, "devices", devices);
+        g_variant_builder_add(&promises, "{sv}", "cells", promised_cells(entry));
+        g_variant_builder_add(&promises, "{sv}", "settled", g_variant_new_boolean(entry->settled));
         g_variant_builder_close(&promises);
     }
     return g_variant_builder_end(&promises);
@@ -391,10 +411,14 @@ GVariant *guests_host(Guests *guests, const Caller *caller, GError **error)
     g_mutex_lock(&guests->lock);
     hwloc_topology_t topology = fresh->topology;
     g_autofree char *housekeeping = host_format_list(guests->config->housekeeping);
+    g_autofree char *isolated = host_format_list(fresh->isolated);
+    g_autofree char *disk_nodes = host_format_list(guests->policy.disk_nodes);
 
     add_string(&builder, "model", fresh->cpu_model);
     add_uint(&builder, "smt", fresh->smt);
     add_string(&builder, "housekeeping", housekeeping);
+    add_string(&builder, "isolated", isolated);
+    add_string(&builder, "disk-nodes", disk_nodes);
     add_uint(&builder, "packages", (guint32)MAX(hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_PACKAGE), 0));
     add_uint(&builder, "cores", (guint32)MAX(hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE), 0));
     add_uint(&builder, "pus", (guint32)hwloc_bitmap_weight(fresh->usable_pus));
@@ -402,6 +426,7 @@ GVariant *guests_host(Guests *guests, const Caller *caller, GError **error)
     g_variant_builder_add(&builder, "{sv}", "nodes", host_nodes(guests));
     g_variant_builder_add(&builder, "{sv}", "devices", host_devices(fresh));
     g_variant_builder_add(&builder, "{sv}", "promises", host_promises(guests, caller));
+    g_variant_builder_add(&builder, "{sv}", "known", g_variant_new_boolean(guests->known));
     g_mutex_unlock(&guests->lock);
     return g_variant_builder_end(&builder);
 }

@@ -77,6 +77,9 @@ typedef struct {
 /* A snapshot of this node. HOST on failure. */
 Host *host_new_live(GError **error);
 
+/* As a process sees this node that may use these PUs and nodes, whatever the calling process may. */
+Host *host_new_live_within(hwloc_const_bitmap_t pus, hwloc_const_bitmap_t nodes, GError **error);
+
 /* As host_new_live(), but sharing the topology of `earlier` (a live host): pools and devices are read anew. */
 Host *host_refresh(Host *earlier, GError **error);
 
@@ -106,6 +109,11 @@ const HostNode *host_home_node(const Host *host, unsigned pu);
 hwloc_obj_t host_core_of(const Host *host, unsigned pu);
 /* The level-3 cache of a PU, or NULL where there is none. */
 hwloc_obj_t host_l3_of(const Host *host, unsigned pu);
+
+/* The NUMA nodes of the disks that the file system of `path` lies on, through partitions, LVM, RAID and encryption. Empty where
+ * nothing tells: file systems in memory or from the network, those with a device number of their own (btrfs, ZFS), platforms
+ * that do not tell. Caller frees. */
+hwloc_bitmap_t host_disk_nodes(const char *path);
 
 /* "0-3,8" from a bitmap, and back (INVALID). Caller frees. */
 char *host_format_list(hwloc_const_bitmap_t bitmap);

@@ -49,7 +49,8 @@ static int load_topology(hwloc_topology_t topology)
     return status;
 }
 
-static hwloc_topology_t load_live(GError **error)
+/* NULL: what this process may use. */
+static hwloc_topology_t load_live(hwloc_const_bitmap_t pus, hwloc_const_bitmap_t nodes, GError **error)
 {
     hwloc_topology_t topology = host_topology_new(error);
 
@@ -60,6 +61,8 @@ static hwloc_topology_t load_live(GError **error)
     else if (!sysroot_get() && !hwloc_topology_is_thissystem(topology))
         g_set_error(error, HVM_ERROR, HVM_ERROR_HOST,
                     "hwloc shows another machine than this one: unset HWLOC_XMLFILE, HWLOC_SYNTHETIC and HWLOC_FSROOT");
+    else if ((pus || nodes) && hwloc_topology_allow(topology, pus, nodes, HWLOC_ALLOW_FLAG_CUSTOM) < 0)
+        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "this node has none of the CPUs or memory nodes that it should be read for");
     else if (hwloc_topology_refresh(topology) == 0) /* from here on, readers in many threads change nothing */
         return topology;
     else
@@ -106,9 +109,9 @@ static gboolean read_live(Host *host, GError **error)
     return host_finish(host, error);
 }
 
-Host *host_new_live(GError **error)
+Host *host_new_live_within(hwloc_const_bitmap_t pus, hwloc_const_bitmap_t nodes, GError **error)
 {
-    hwloc_topology_t topology = load_live(error);
+    hwloc_topology_t topology = load_live(pus, nodes, error);
 
     if (!topology)
         return NULL;
@@ -116,6 +119,11 @@ Host *host_new_live(GError **error)
     g_autoptr(Host) host = host_new_around(HOST_LIVE, "this node", topology);
 
     return read_live(host, error) ? g_steal_pointer(&host) : NULL;
+}
+
+Host *host_new_live(GError **error)
+{
+    return host_new_live_within(NULL, NULL, error);
 }
 
 Host *host_refresh(Host *earlier, GError **error)

@@ -330,23 +330,48 @@ static void fill_vcpus(Layout *layout)
 
 /* ---- QEMU's own threads ---- */
 
-/* Housekeeping PUs that the caller may use, those of the guest's nodes if there are any. Caller frees. */
-static hwloc_bitmap_t list_housekeeping(const Layout *layout)
+/* Leaves those of `pus` that are on one of `nodes`, if there are any. */
+static void prefer_nodes(const Host *host, hwloc_const_bitmap_t nodes, hwloc_bitmap_t pus)
 {
-    const Host *host = layout->survey->host;
-    hwloc_bitmap_t all = hwloc_bitmap_alloc(), near = hwloc_bitmap_alloc();
+    hwloc_bitmap_t near = hwloc_bitmap_alloc();
 
-    hwloc_bitmap_and(all, layout->survey->housekeeping, layout->survey->allowed);
-    for (guint i = 0; i < layout->placement->cells->len; i++) {
-        const HostNode *node = host_find_node(host, g_array_index(layout->placement->cells, PlacementCell, i).node);
+    for (guint i = 0; i < host->nodes->len; i++) {
+        const HostNode *node = g_ptr_array_index(host->nodes, i);
 
-        hwloc_bitmap_or(near, near, node->pus);
+        if (hwloc_bitmap_isset(nodes, node->node))
+            hwloc_bitmap_or(near, near, node->pus);
     }
-    hwloc_bitmap_and(near, near, all);
+    hwloc_bitmap_and(near, near, pus);
     if (!hwloc_bitmap_iszero(near))
-        hwloc_bitmap_copy(all, near);
+        hwloc_bitmap_copy(pus, near);
     hwloc_bitmap_free(near);
-    return all;
+}
+
+/* Where no housekeeping PUs are configured, but the kernel isolates some PUs, the others do that work in any case. */
+static gboolean keeps_house_unisolated(const Layout *layout)
+{
+    return hwloc_bitmap_iszero(layout->survey->housekeeping) && !hwloc_bitmap_iszero(layout->survey->host->isolated);
+}
+
+/* Housekeeping PUs that the caller may use; PUs that are not isolated stand in for them as long as nobody holds them. Of the nodes
+ * `first` (may be NULL) if there are any, then of the guest's nodes if there are any. Caller frees. */
+static hwloc_bitmap_t list_housekeeping(const Layout *layout, hwloc_const_bitmap_t first)
+{
+    hwloc_bitmap_t pus = hwloc_bitmap_alloc(), cells = hwloc_bitmap_alloc();
+
+    if (keeps_house_unisolated(layout)) {
+        hwloc_bitmap_andnot(pus, layout->survey->available, layout->survey->host->isolated);
+        hwloc_bitmap_andnot(pus, pus, layout->placement->reserved);
+    } else {
+        hwloc_bitmap_and(pus, layout->survey->housekeeping, layout->survey->allowed);
+    }
+    for (guint i = 0; i < layout->placement->cells->len; i++)
+        hwloc_bitmap_set(cells, g_array_index(layout->placement->cells, PlacementCell, i).node);
+    if (first)
+        prefer_nodes(layout->survey->host, first, pus);
+    prefer_nodes(layout->survey->host, cells, pus);
+    hwloc_bitmap_free(cells);
+    return pus;
 }
 
 /* The guest's own PUs for threads that have no better place. Siblings that were asked to be idle stay idle. */
@@ -360,30 +385,46 @@ static void share_own(const Layout *layout, hwloc_bitmap_t pus)
         hwloc_bitmap_set(pus, g_array_index(layout->seats, Seat, i).pu);
 }
 
-static void place_emulator(Layout *layout)
+static void note_sharing(Layout *layout)
+{
+    const char *why = "no housekeeping PU is among those that the caller may use.";
+
+    if (keeps_house_unisolated(layout))
+        why = "of those that the kernel does not isolate, none is free that the caller may use.";
+    else if (hwloc_bitmap_iszero(layout->survey->housekeeping))
+        why = "this node has no housekeeping PUs (--emulator dedicated reserves a core for them).";
+    placement_note(layout->placement, "Emulator threads share the guest's own PUs: %s", why);
+}
+
+static void place_own_threads(Layout *layout)
 {
     Placement *placement = layout->placement;
-    hwloc_bitmap_t housekeeping = list_housekeeping(layout);
-    gboolean any = !hwloc_bitmap_iszero(housekeeping);
+    gboolean dedicated = layout->emulator_unit >= 0;
 
-    if (layout->emulator_unit >= 0) {
+    if (dedicated) {
         const Unit *unit = survey_unit(layout->survey, (unsigned)layout->emulator_unit);
 
         for (unsigned p = 0; p < unit->width; p++)
             hwloc_bitmap_set(placement->emulator, unit->pus[p]);
         hwloc_bitmap_or(placement->reserved, placement->reserved, placement->emulator);
-    } else if (any) {
+    }
+
+    hwloc_bitmap_t housekeeping = list_housekeeping(layout, NULL), beside_disk = list_housekeeping(layout, layout->survey->disk_nodes);
+    gboolean any = !hwloc_bitmap_iszero(housekeeping);
+
+    if (!dedicated && any) {
         hwloc_bitmap_copy(placement->emulator, housekeeping);
-    } else {
+    } else if (!dedicated) {
         share_own(layout, placement->emulator);
         placement->emulator_shares = TRUE;
-        placement_note(placement, "Emulator threads share the guest's own PUs: %s",
-                       hwloc_bitmap_iszero(layout->survey->housekeeping)
-                           ? "this node has no housekeeping PUs (--emulator dedicated reserves a core for them)."
-                           : "no housekeeping PU is among those that the caller may use.");
+        note_sharing(layout);
     }
-    hwloc_bitmap_copy(placement->io_threads, any ? housekeeping : placement->emulator);
+    if (any && keeps_house_unisolated(layout))
+        placement_note(placement, "No housekeeping PUs are configured: QEMU's own threads run on PUs that the kernel does not isolate, "
+                       "which other guests get when no isolated ones are left.");
+    hwloc_bitmap_copy(placement->io_threads, any ? beside_disk : placement->emulator);
     hwloc_bitmap_free(housekeeping);
+    hwloc_bitmap_free(beside_disk);
 }
 
 void layout_fill(Placement *placement, const Search *search, const Solution *solution)
@@ -400,5 +441,5 @@ void layout_fill(Placement *placement, const Search *search, const Solution *sol
     fill_distances(&layout);
     choose_topology(&layout);
     fill_vcpus(&layout);
-    place_emulator(&layout);
+    place_own_threads(&layout);
 }

@@ -50,9 +50,10 @@ typedef struct {
     GArray *distances;          /* of guint8, cells x cells, row by row; empty for one cell or where not told */
     GPtrArray *devices;         /* of PlacementDevice */
     hwloc_bitmap_t reserved;    /* PUs promised: those of vCPUs, idle siblings, dedicated emulator's */
-    hwloc_bitmap_t emulator;    /* PUs for QEMU's own threads */
-    hwloc_bitmap_t io_threads;  /* PUs for the disk's I/O thread */
-    gboolean emulator_shares;   /* TRUE: no housekeeping PUs, so they share the guest's own */
+    hwloc_bitmap_t emulator;    /* PUs for QEMU's own threads: dedicated or housekeeping ones, or those that the kernel does not isolate
+                                 * and nobody holds where some are isolated and none configured, or the guest's */
+    hwloc_bitmap_t io_threads;  /* PUs for the disk's I/O thread: housekeeping PUs of the disk's node, else those of `emulator` */
+    gboolean emulator_shares;   /* TRUE: they share the guest's own PUs, for want of others */
     unsigned sockets, dies, cores, threads; /* -smp; their product is the vCPU count */
     CacheMode cache;
     GPtrArray *notes;           /* of char *: what a user must know, one sentence each ("emulator threads share ...") */
@@ -66,6 +67,7 @@ typedef struct {
 
 typedef struct {
     hwloc_bitmap_t housekeeping; /* PUs kept for the node itself and emulator threads: guests never get them. May be NULL */
+    hwloc_bitmap_t disk_nodes;   /* NUMA nodes of the disks that guests' disks are stored on, host_disk_nodes(). May be NULL */
 } PlacementPolicy;
 
 /* `allowed` and `policy` may be NULL. NO_PLACEMENT, or INVALID for a request that contradicts itself. */

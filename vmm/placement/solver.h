@@ -107,6 +107,7 @@ typedef struct {
     GArray *regions; /* of Region */
     GArray *nodes;   /* of Node: general-purpose ones with PUs, by package, then number; the first NODES_MAX */
     hwloc_bitmap_t available, housekeeping, allowed; /* housekeeping and allowed: usable ones of them */
+    hwloc_const_bitmap_t disk_nodes; /* of the policy, or NULL */
     gboolean bounded;     /* `allowed` is narrower than the host */
     unsigned widths[8];   /* widths that occur among the units, descending */
     unsigned width_count;

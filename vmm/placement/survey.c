@@ -299,6 +299,7 @@ static void fill_bounds(Survey *survey, const Allowed *allowed, const PlacementP
     survey->housekeeping = hwloc_bitmap_alloc();
     if (policy && policy->housekeeping)
         hwloc_bitmap_and(survey->housekeeping, policy->housekeeping, host->usable_pus);
+    survey->disk_nodes = policy ? policy->disk_nodes : NULL;
     survey->allowed = hwloc_bitmap_dup(host->usable_pus);
     if (allowed && allowed->pus)
         hwloc_bitmap_and(survey->allowed, survey->allowed, allowed->pus);
