@@ -100,29 +100,40 @@ def cpu_ms(rounds, argv, daemon_pid):
 
 # --- results ----------------------------------------------------------------------------------------------------------
 
+def between(low, high):
+    """An interval, or that the rounds are too few for one."""
+    return f"{low:.2f}-{high:.2f}" if low is not None else "too few rounds"
+
+
 def keep(row):
     """A row of the table, printed as soon as it is known."""
     if not rows:
-        print("| what | against | hvm | other | ratio (95 %) | aim |\n| --- | --- | --- | --- | --- | --- |")
+        print("| what | against | hvm | other | ratio (95 %) | rounds | aim |\n| --- | --- | --- | --- | --- | --- | --- |")
     rows.append(row)
     unit = row["unit"]
     if "ratio" in row:
         print(f"| {row['what']} | {row['rival']} | {row['hvm_median']:.2f} {unit} | {row['other_median']:.2f} {unit} | "
-              f"{row['ratio']:.2f} ({row['low']:.2f}-{row['high']:.2f}) | {row['aim']} |", flush=True)
-    else:
-        value = f"{row['value']:.2f}" if isinstance(row["value"], float) else row["value"]
-        print(f"| {row['what']} | | {value} {unit} | | | {row['aim']} |", flush=True)
+              f"{row['ratio']:.2f} ({between(row['low'], row['high'])}) | {row['rounds']} | {row['aim']} |", flush=True)
+        return
+    value = f"{row['value']:.2f}" if isinstance(row["value"], float) else row["value"]
+    spread = f" ({between(row['low'], row['high'])})" if "low" in row else ""
+    print(f"| {row['what']} | | {value} {unit}{spread} | | | {row.get('rounds', '')} | {row['aim']} |", flush=True)
 
 
 def compare(what, rival, a, b, aim, unit="ms"):
     """A row of the table: hvm's A against the rival's B."""
-    found = stats.ratio(a, b)
     keep({"what": what, "rival": rival, "unit": unit, "hvm": a, "other": b, "hvm_median": stats.median(a),
-          "other_median": stats.median(b), "aim": aim, **found})
+          "other_median": stats.median(b), "rounds": len(a), "aim": aim, **stats.ratio(a, b)})
 
 
-def figure(what, value, aim, unit, samples=None):
-    keep({"what": what, "value": value, "aim": aim, "unit": unit, "samples": samples or [value]})
+def figure(what, value, aim, unit):
+    """A row of hvm's alone: one value, or the median and its interval of a list of samples."""
+    row = {"what": what, "aim": aim, "unit": unit}
+    if isinstance(value, list):
+        found = stats.middle(value)
+        keep({**row, "value": found["median"], "low": found["low"], "high": found["high"], "samples": value, "rounds": len(value)})
+    else:
+        keep({**row, "value": value})
 
 
 def machine():
@@ -174,9 +185,7 @@ def control():
     own = [created[number - 1] for number, _ in defined]
     bare = [time_ms for _, time_ms in defined]
     compare("create, a call (in all)", "libvirt's define", own, bare, "")
-    found = stats.difference(own, bare)
-    figure("create's own cost", found["difference"], "< 2", f"ms ({found['low']:.2f}-{found['high']:.2f})",
-           [a - b for a, b in zip(own, bare)])
+    figure("create's own cost, a call", [a - b for a, b in zip(own, bare)], "< 2", "ms")
     full_kib = memory_kib()
     figure("hvmd's PSS, no guest", idle_kib / 1024, "15", "MiB")
     figure("hvmd's PSS, no guest, after a list", first_kib / 1024, "15", "MiB")
@@ -187,8 +196,8 @@ def control():
     with open("/run/libvirtd.pid") as file:
         libvirt_pid = file.read().strip()
     compare(f"list of {options.guests}, processor time", "virsh list --all", *alternate(
-        5, lambda: cpu_ms(options.rounds, ["hvm", "list"], options.pid),
-        lambda: cpu_ms(options.rounds, ["virsh", "-c", "qemu:///system", "list", "--all"], libvirt_pid)), "0.5")
+        max(options.rounds // 4, 1), lambda: cpu_ms(20, ["hvm", "list"], options.pid),
+        lambda: cpu_ms(20, ["virsh", "-c", "qemu:///system", "list", "--all"], libvirt_pid)), "0.5")
     compare(f"list of {options.guests}, a call", "all domains and states", *alternate(
         options.rounds, lambda: calls.ms("call", "List"), lambda: calls.ms("domains")), "")
     compare("hvm --version", "virsh --version", *alternate(
@@ -280,7 +289,7 @@ def bulk(ssh, mib_hvm, mib_ssh):
                 lambda n: f"{remote} head -c {n}M /dev/zero >/dev/null"),
     }
     for way, (ours, other) in ways.items():
-        a, b = alternate(max(options.rounds // 12, 3), lambda: mib_hvm * 1000 / shell(ours(mib_hvm)),
+        a, b = alternate(options.rounds // 5, lambda: mib_hvm * 1000 / shell(ours(mib_hvm)),
                          lambda: mib_ssh * 1000 / shell(other(mib_ssh)))
         compare(f"bulk {way}", "ssh, multiplexed", a, b, "> 1", "MiB/s")
 
@@ -344,8 +353,8 @@ def soak():
             path.append((number + 1, memory_kib()))
     time.sleep(3)
     after = (memory_kib(), descriptors())
-    figure(f"{len(times)} runs in a row, median", stats.median(times), "", "ms", times)
-    figure("of them failed", len(failures), "0", "")
+    figure(f"{len(times)} runs in a row, each", times, "", "ms")
+    figure("of them, failed", len(failures), "0", "")
     remaining = left()
     for kind, names in remaining.items():
         figure(f"{kind} left after {len(times)} in a row", len(names), "0", "")

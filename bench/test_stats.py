@@ -41,17 +41,34 @@ def a_ratio_of_two_is_found_through_noise_that_both_share():
     return abs(found["ratio"] - 2) < 1e-9 and abs(found["low"] - 2) < 1e-9 and abs(found["high"] - 2) < 1e-9
 
 
-@case
-def the_interval_holds_the_truth_about_19_times_in_20():
-    source = random.Random(11)
+def times_held(rounds, seed):
+    """How often, of 200 times, the interval of a ratio held the truth."""
+    source = random.Random(seed)
     held = 0
     for _ in range(200):
-        a = [source.gauss(12, 1) for _ in range(25)]
-        b = [source.gauss(10, 1) for _ in range(25)]
-        low, high = stats.bootstrap(25, lambda rounds: stats.median([a[i] for i in rounds]) /
-                                    stats.median([b[i] for i in rounds]), 200)
-        held += low <= 1.2 <= high
-    return 175 <= held <= 200
+        a = [source.gauss(12, 1) for _ in range(rounds)]
+        b = [source.gauss(10, 1) for _ in range(rounds)]
+        found = stats.bootstrap(rounds, lambda drawn: stats.median([a[i] for i in drawn]) / stats.median([b[i] for i in drawn]), 200)
+        held += found["low"] <= 1.2 <= found["high"]
+    return held
+
+
+@case
+def the_interval_holds_the_truth_about_19_times_in_20():
+    return 180 <= times_held(25, 11) < 200
+
+
+@case
+def and_with_few_rounds_hardly_less():
+    return 176 <= times_held(stats.FEWEST_ROUNDS, 5) < 200 and 176 <= times_held(8, 5) < 200
+
+
+@case
+def too_few_rounds_have_no_interval():
+    few, enough = [1.0, 2.0, 3.0, 2.0, 1.0], [1.0, 2.0, 3.0, 2.0, 1.0, 2.0]
+    return stats.ratio(few, few) == {"ratio": 1.0, "low": None, "high": None} and \
+        stats.middle(few) == {"median": 2.0, "low": None, "high": None} and \
+        stats.ratio(enough, enough)["low"] == 1.0 and stats.middle(enough)["low"] >= 1.0
 
 
 @case
@@ -65,20 +82,15 @@ def fewer_samples_give_a_wider_interval():
 
 @case
 def the_same_samples_give_the_same_interval():
-    a, b = [1.0, 2.0, 3.0, 5.0], [2.0, 2.5, 2.0, 4.0]
-    return stats.ratio(a, b) == stats.ratio(a, b)
-
-
-@case
-def a_difference_is_of_rounds():
-    found = stats.difference([3.0, 103.0, 3.0], [1.0, 101.0, 1.0])
-    return found == {"difference": 2.0, "low": 2.0, "high": 2.0}
+    a, b = [1.0, 2.0, 3.0, 5.0, 8.0, 1.5, 2.5], [2.0, 2.5, 2.0, 4.0, 9.0, 1.0, 3.0]
+    found = stats.ratio(a, b)
+    return found == stats.ratio(a, b) and found["low"] < found["ratio"] < found["high"]
 
 
 @case
 def unpaired_or_empty_series_are_refused():
     return refused(stats.ratio, [1], [1, 2]) and refused(stats.ratio, [], []) and refused(stats.ratio, [1], [0]) and \
-        refused(stats.difference, [1], []) and refused(stats.quantile, [], 0.5) and refused(stats.quantile, [1], 2)
+        refused(stats.middle, []) and refused(stats.quantile, [], 0.5) and refused(stats.quantile, [1], 2)
 
 
 failed = 0
