@@ -8,6 +8,7 @@
  *   define FROM NAME       libvirt's define of FROM's XML under another name and UUID, without hvm's metadata, which would
  *                          make it hvm's; it is undefined again, untimed
  *   domains                libvirt's list of all domains, with the state of each
+ *   exec NAME              `true` by hvmd: Exec, its two outputs to their ends, ExecWait
  *   guest-exec NAME        `true` by qemu-guest-agent: guest-exec, then guest-exec-status until it has ended
  */
 #include "client.h"
@@ -18,6 +19,7 @@
 #include <libxml/xpath.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { AGENT_TIMEOUT_S = 30 };
 
@@ -145,6 +147,60 @@ static gboolean domains(Calls *calls, char **words G_GNUC_UNUSED, gint64 *ret_us
     return good || libvirt_failed(error, "list all domains");
 }
 
+/* Reads a command's output to its end, and closes it. */
+static void drain(int fd)
+{
+    char bytes[256];
+
+    while (fd >= 0 && read(fd, bytes, sizeof bytes) > 0)
+        continue;
+    if (fd >= 0)
+        close(fd);
+}
+
+/* What `hvm exec` asks of hvmd. */
+static gboolean exec_true(Calls *calls, char **words, gint64 *ret_us, GError **error)
+{
+    const char *const argv[] = {"true", NULL};
+    g_autoptr(GVariant) reply = NULL;
+    g_autoptr(GVariant) ended = NULL;
+    g_autoptr(GUnixFDList) fds = NULL;
+    GVariantDict request, wait;
+    const char *end = "";
+    guint32 number = 0;
+    gint32 value = -1;
+    gint64 begin_us = g_get_monotonic_time();
+
+    g_variant_dict_init(&request, NULL);
+    g_variant_dict_insert(&request, "name", "s", words[1]);
+    g_variant_dict_insert_value(&request, "argv", g_variant_new_bytestring_array(argv, -1));
+    if (!client_call_fds(calls->client, "Exec", g_variant_dict_end(&request), &reply, &fds, error))
+        return FALSE;
+
+    int input = client_take_fd(reply, fds, "stdin", error);
+    int output = input >= 0 ? client_take_fd(reply, fds, "stdout", error) : -1;
+    int errors = output >= 0 ? client_take_fd(reply, fds, "stderr", error) : -1;
+
+    if (input >= 0)
+        close(input);
+    drain(output);
+    drain(errors);
+    if (errors < 0)
+        return FALSE;
+    g_variant_lookup(reply, "exec", "u", &number);
+    g_variant_dict_init(&wait, NULL);
+    g_variant_dict_insert(&wait, "exec", "u", number);
+    if (!client_call(calls->client, "ExecWait", g_variant_dict_end(&wait), NULL, &ended, error))
+        return FALSE;
+    *ret_us = g_get_monotonic_time() - begin_us;
+    g_variant_lookup(ended, "end", "&s", &end);
+    g_variant_lookup(ended, "value", "i", &value);
+    if (strcmp(end, "exited") == 0 && value == 0)
+        return TRUE;
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "true in '%s': wanted exited with 0, found %s with %d", words[1], end, value);
+    return FALSE;
+}
+
 /* One command of the guest agent; a member of its reply's "return", or -1. */
 static gint64 ask_agent(virDomainPtr domain, const char *command, const char *member, GError **error)
 {
@@ -188,7 +244,7 @@ static gboolean answer(Calls *calls, char **words, GError **error)
         guint arguments;
         gboolean (*call)(Calls *calls, char **words, gint64 *ret_us, GError **error);
     } table[] = {{"create", 2, create}, {"call", 1, call}, {"define", 2, define}, {"domains", 0, domains},
-                 {"guest-exec", 1, guest_exec}};
+                 {"exec", 1, exec_true}, {"guest-exec", 1, guest_exec}};
     gint64 time_us = 0;
 
     for (gsize i = 0; i < G_N_ELEMENTS(table); i++) {

@@ -9,12 +9,12 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import time
 
 import boot
+import execute
 import stats
 
 NULL = os.open("/dev/null", os.O_RDWR)
@@ -238,80 +238,6 @@ def start():
     output("hvm", "destroy", "a")
 
 
-def ssh_command(name):
-    """A multiplexed ssh into the guest."""
-    key = f"{options.work}/id"
-    control = f"{options.work}/ssh.sock"
-    output("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
-    with open(f"{key}.pub") as file:
-        output("hvm", "exec", name, "--", "sh", "-c", "mkdir -p /root/.ssh && cat >>/root/.ssh/authorized_keys", stdin=file)
-    address = json.loads(output("hvm", "show", name, "--json"))["address"]
-    command = ["ssh", "-F", "none", "-i", key, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o",
-               "LogLevel=ERROR", "-o", f"ControlPath={control}", f"root@{address}"]
-    for _ in range(60):
-        if subprocess.run(command[:-1] + ["-o", "ControlMaster=yes", "-fN", command[-1]], stdin=NULL, timeout=60).returncode == 0:
-            return command
-        time.sleep(2)
-    sys.exit("bench: no ssh to the guest")
-
-
-def start_guest_agent(name):
-    """Puts qemu-guest-agent and its libraries into the guest and starts it on a channel of its own."""
-    with open(f"{options.work}/channel.xml", "w") as file:
-        file.write("<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>")
-    folder = f"{options.work}/qga"
-    os.mkdir(folder)
-    shutil.copy(options.qga, f"{folder}/qemu-ga")
-    for path in re.findall(r"(/\S+) \(0x", output("ldd", options.qga)):
-        if "libc.so" not in path and "ld-linux" not in path and "libm.so" not in path:
-            shutil.copy(path, folder)
-    output("virsh", "-c", "qemu:///system", "attach-device", name, f"{options.work}/channel.xml", "--live")
-    output("hvm", "cp", folder, f"{name}:/opt/")
-    output("hvm", "exec", name, "--", "sh", "-c",
-           "mkdir -p /run/qga; sleep 1; port=$(grep -l org.qemu.guest_agent.0 /sys/class/virtio-ports/*/name); port=${port%/name}; "
-           "LD_LIBRARY_PATH=/opt/qga exec /opt/qga/qemu-ga -d -m virtio-serial -t /run/qga -p /dev/${port##*/} -f /run/qga/pid "
-           "</dev/null >/run/qga/log 2>&1", timeout=60)
-    for _ in range(30):
-        if subprocess.run(["virsh", "-c", "qemu:///system", "qemu-agent-command", name, '{"execute":"guest-ping"}'],
-                          stdout=NULL, stderr=NULL).returncode == 0:
-            return
-        time.sleep(1)
-    sys.exit("bench: qemu-guest-agent does not answer: " + output("hvm", "exec", name, "--", "cat", "/run/qga/log"))
-
-
-def bulk(ssh, mib_hvm, mib_ssh):
-    """MiB/s both ways; sizes differ because ssh's would take too long, or hvm's be too short."""
-    remote = " ".join(ssh)
-    ways = {
-        "in": (lambda n: f"head -c {n}M /dev/zero | hvm exec a -- sh -c 'cat >/dev/null'",
-               lambda n: f"head -c {n}M /dev/zero | {remote} 'cat >/dev/null'"),
-        "out": (lambda n: f"hvm exec a -- head -c {n}M /dev/zero >/dev/null",
-                lambda n: f"{remote} head -c {n}M /dev/zero >/dev/null"),
-    }
-    for way, (ours, other) in ways.items():
-        a, b = alternate(options.rounds // 5, lambda: mib_hvm * 1000 / shell(ours(mib_hvm)),
-                         lambda: mib_ssh * 1000 / shell(other(mib_ssh)))
-        compare(f"bulk {way}", "ssh, multiplexed", a, b, "> 1", "MiB/s")
-
-
-def execute():
-    # Without a service manager, whose work in the background would fall on one or the other; sshd is started by hand.
-    create_running("a", "--init", "agent")
-    output("hvm", "exec", "a", "--", "sh", "-c", "mkdir -p /run/sshd && ssh-keygen -A && /usr/sbin/sshd </dev/null >/dev/null 2>&1", timeout=120)
-    ssh = ssh_command("a")
-    compare("exec of true", "ssh, multiplexed", *alternate(
-        options.rounds, lambda: timed(["hvm", "exec", "a", "--", "true"]), lambda: timed(ssh + ["true"])), "< 1")
-    if options.qga:
-        start_guest_agent("a")
-        calls = Calls()
-        compare("exec of true", "guest-exec, polled, over an open connection", *alternate(
-            options.rounds, lambda: timed(["hvm", "exec", "a", "--", "true"]), lambda: calls.ms("guest-exec", "a")), "< 1")
-        calls.close()
-    bulk(ssh, 96, 4)
-    subprocess.run(ssh[:-1] + ["-O", "exit", ssh[-1]], stderr=NULL)
-    output("hvm", "destroy", "a")
-
-
 # --- soak -------------------------------------------------------------------------------------------------------------
 
 def left():
@@ -380,14 +306,15 @@ def soak():
 def main():
     global options
     parser = argparse.ArgumentParser()
-    for name in ("--name", "--build", "--store", "--work", "--qga"):
+    for name in ("--name", "--build", "--store", "--work", "--qga", "--no-qga"):
         parser.add_argument(name)
     for name in ("--pid", "--rounds", "--guests", "--seconds"):
         parser.add_argument(name, type=int)
     parser.add_argument("--json", dest="json_path")
     options = parser.parse_args()
     began = time.time()
-    {"boot": lambda: boot.boot(sys.modules[__name__]), "control": control, "start": start, "exec": execute, "soak": soak}[options.name]()
+    here = sys.modules[__name__]
+    {"boot": lambda: boot.boot(here), "control": control, "start": start, "exec": lambda: execute.execute(here), "soak": soak}[options.name]()
     report(began)
 
 
