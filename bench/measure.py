@@ -4,11 +4,11 @@ Times are of whole processes (posix_spawn to wait), unless a row says "call": th
 (calls.c). A and B alternate, and which of them goes first alternates too.
 """
 import argparse
-import glob
 import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +21,7 @@ NULL = os.open("/dev/null", os.O_RDWR)
 TEMPLATE = "debian12"
 # Small, and not of the pool of huge pages, which the sandbox shares with the machine.
 GUEST = ["--template", TEMPLATE, "--cpus", "1", "--memory", "512M", "--pages", "4K"]
+BLOCKS = 20  # of creates and of defines
 rows = []
 notes = []
 options = None
@@ -86,16 +87,12 @@ def alternate(rounds, a, b, between=lambda: None):
 
 def cpu_ms(rounds, argv, daemon_pid):
     """Milliseconds of processor time of a command and of the daemon that answers it, each: what the machine's load does not touch."""
-    def daemon():
-        with open(f"/proc/{daemon_pid}/stat") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
-
-    before, own = daemon(), 0
+    tick_ms = 1000 / os.sysconf("SC_CLK_TCK")
+    before, own = ticks(daemon_pid), 0
     for _ in range(rounds):
         usage = os.wait4(spawn(argv), 0)[2]
         own += (usage.ru_utime + usage.ru_stime) * 1000
-    return (own + daemon() - before) / rounds
+    return (own + (ticks(daemon_pid) - before) * tick_ms) / rounds
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
@@ -170,20 +167,64 @@ def create_running(name, *more):
     output("hvm", "start", name, timeout=300)
 
 
+def ticks(*pids):
+    """Processor time of processes, in the kernel's ticks."""
+    used = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        used += int(fields[11]) + int(fields[12])
+    return used
+
+
+def libvirt_pid():
+    with open("/run/libvirtd.pid") as file:
+        return int(file.read())
+
+
+def settle():
+    """Until hvmd and libvirtd have done nothing for a third of a second."""
+    pids = (options.pid, libvirt_pid())
+    used = None
+    while used != (used := ticks(*pids)):
+        time.sleep(0.3)
+
+
+def create_against_define(calls):
+    """The medians of blocks of hvmd's Create and of libvirt's define, in turn, with as many domains there.
+
+    hvmd stands still while libvirt's are timed, and has all the time it needs afterwards: each tells it of a domain that is not
+    hvm's, whereupon it reads all of them back, and would be in the way of what is timed. g0 is there already.
+    """
+    created, defined = [], []
+
+    def create_block(numbers):
+        created.append(stats.median([calls.ms("create", f"g{number}", TEMPLATE) for number in numbers]))
+
+    def define_block(numbers):
+        os.kill(options.pid, signal.SIGSTOP)
+        try:
+            defined.append(stats.median([calls.ms("define", "g0", "bare") for _ in numbers]))
+        finally:
+            os.kill(options.pid, signal.SIGCONT)
+
+    for number in range(BLOCKS):
+        numbers = range(1 + (options.guests - 1) * number // BLOCKS, 1 + (options.guests - 1) * (number + 1) // BLOCKS)
+        for block in ((create_block, define_block) if number % 2 else (define_block, create_block)):
+            block(numbers)
+            settle()
+    return created, defined
+
+
 def control():
     calls = Calls()
-    created, defined = [], []
     idle_kib = memory_kib()
 
     output("hvm", "list")
     first_kib = memory_kib()
     calls.ms("create", "g0", TEMPLATE)
-    for number in range(1, options.guests):
-        created.append(calls.ms("create", f"g{number}", TEMPLATE))
-        if number % max(options.guests // 200, 1) == 0:
-            defined.append((number, calls.ms("define", "g0", "bare")))
-    own = [created[number - 1] for number, _ in defined]
-    bare = [time_ms for _, time_ms in defined]
+    settle()
+    own, bare = create_against_define(calls)
     compare("create, a call (in all)", "libvirt's define", own, bare, "")
     figure("create's own cost, a call", [a - b for a, b in zip(own, bare)], "< 2", "ms")
     full_kib = memory_kib()
@@ -193,11 +234,9 @@ def control():
     figure("hvmd's PSS, each guest", (full_kib - first_kib) / options.guests, "50", "KiB")
     compare(f"list of {options.guests}", "virsh list --all", *alternate(
         options.rounds, lambda: timed(["hvm", "list"]), lambda: timed(["virsh", "-c", "qemu:///system", "list", "--all"])), "0.5")
-    with open("/run/libvirtd.pid") as file:
-        libvirt_pid = file.read().strip()
     compare(f"list of {options.guests}, processor time", "virsh list --all", *alternate(
         max(options.rounds // 4, 1), lambda: cpu_ms(20, ["hvm", "list"], options.pid),
-        lambda: cpu_ms(20, ["virsh", "-c", "qemu:///system", "list", "--all"], libvirt_pid)), "0.5")
+        lambda: cpu_ms(20, ["virsh", "-c", "qemu:///system", "list", "--all"], libvirt_pid())), "0.5")
     compare(f"list of {options.guests}, a call", "all domains and states", *alternate(
         options.rounds, lambda: calls.ms("call", "List"), lambda: calls.ms("domains")), "")
     compare("hvm --version", "virsh --version", *alternate(
@@ -241,20 +280,13 @@ def start():
 # --- soak -------------------------------------------------------------------------------------------------------------
 
 def left():
-    """What is there of guests: names by kind."""
-    qemus = []
-    for path in glob.glob("/proc/[0-9]*/comm"):
-        try:
-            with open(path) as file, open(path[:-4] + "stat") as stat:
-                if file.read().startswith("qemu-") and ") Z " not in stat.read():
-                    qemus.append(path)
-        except OSError:
-            pass
-    sockets = [os.path.join(folder, name) for folder, folders, names in os.walk("/run/hvm/guests") for name in folders + names]
-    promises = json.loads(output("hvm", "host", "--json"))["promises"]
-    return {"domains": output("virsh", "-q", "-c", "qemu:///system", "list", "--all", "--name").split(),
-            "folders": glob.glob(f"{options.store}/guests/*"), "sockets": sockets, "processes": qemus,
-            "PUs": [promise["guest"] for promise in promises]}
+    """What is there of guests, by lines "KIND NAME" (inside.sh); some things take a moment to be gone."""
+    for _ in range(20):
+        found = output("bash", "-ec", "left").splitlines()
+        if not found:
+            break
+        time.sleep(0.5)
+    return found
 
 
 def descriptors():
@@ -277,13 +309,11 @@ def soak():
             failures.append(f"run {number}: {found.returncode}: {found.stderr.strip()}")
         if number % max(options.rounds // 8, 1) == 0:
             path.append((number + 1, memory_kib()))
-    time.sleep(3)
+    remaining = left()
     after = (memory_kib(), descriptors())
     figure(f"{len(times)} runs in a row, each", times, "", "ms")
     figure("of them, failed", len(failures), "0", "")
-    remaining = left()
-    for kind, names in remaining.items():
-        figure(f"{kind} left after {len(times)} in a row", len(names), "0", "")
+    figure(f"left after {len(times)} in a row", len(remaining), "0", "things")
     figure("hvmd's PSS before", before[0] / 1024, "", "MiB")
     for number, kib in path:
         figure(f"hvmd's PSS after {number}", kib / 1024, "", "MiB")
@@ -293,13 +323,13 @@ def soak():
     together = [subprocess.Popen(argv, stdin=NULL, stdout=NULL, stderr=subprocess.PIPE, text=True) for _ in range(8)]
     words = [process.communicate(timeout=300)[1].strip() for process in together]
     statuses = [process.returncode for process in together]
-    time.sleep(3)
+    remaining_together = left()
     figure("8 at once: that ran", statuses.count(0), "", "")
     figure("8 at once: refused", 8 - statuses.count(0), "", "")
     notes.append("Of 8 at once: " + "; ".join(sorted({f"status {s}: {re.sub('run-[0-9a-f]{8}', 'run-N', w)}"
                                                       for s, w in zip(statuses, words) if s})))
-    for kind, names in left().items():
-        figure(f"{kind} left after 8 at once", len(names), "0", "")
+    figure("left after 8 at once", len(remaining_together), "0", "things")
+    notes.extend(f"left: {line}" for line in remaining + remaining_together)
     notes.extend(failures)
 
 
