@@ -168,13 +168,13 @@ PHASES = {
 
 
 def qemu_start():
-    """When the QEMU of the one guest there is was started, by perf_counter(); to the kernel's tick of 10 ms."""
+    """When the QEMU of the one guest there is was started, by perf_counter(): the middle of the kernel's tick of 10 ms in which that was."""
     with open(glob.glob("/run/libvirt/qemu/run-*.pid")[0]) as file:
         pid = file.read().strip()
     with open(f"/proc/{pid}/stat") as file:
         ticks = int(file.read().rsplit(")", 1)[1].split()[19])
     since_boot = time.clock_gettime(time.CLOCK_BOOTTIME) - time.perf_counter()
-    return ticks / os.sysconf("SC_CLK_TCK") - since_boot
+    return (ticks + 0.5) / os.sysconf("SC_CLK_TCK") - since_boot
 
 
 def traced(m, argv):
@@ -264,4 +264,4 @@ def boot(m):
         half, lambda: m.timed(connected + ["true"]), by_hand.ms, lambda: wait_idle(m)), "0.125")
     by_hand.close()
     m.notes.append("Bare QEMU has no network card, no random device, no console, and a temporary overlay (snapshot=on).")
-    m.notes.append("QEMU's start and the guest's uptime are told to 10 ms.")
+    m.notes.append("QEMU's start is known to 5 ms, the guest's uptime to 10 ms.")

@@ -144,10 +144,10 @@ def machine():
             "date": time.strftime("%Y-%m-%d %H:%M"), "load": os.getloadavg()[0]}
 
 
-def report(began):
-    where = machine()
+def report(began, load_before):
+    where = {**machine(), "load_before": load_before}
     print(f"\n{where['cpus']} x {where['model']}, {where['memory_mib']} MiB, Linux {where['kernel']}, libvirt {where['libvirt']}, "
-          f"{where['qemu']}; load {where['load']:.1f} at the end; {time.time() - began:.0f} s")
+          f"{where['qemu']}; load {load_before:.1f} before, {where['load']:.1f} at the end; {time.time() - began:.0f} s")
     for note in notes:
         print(f"\n{note}")
     if options.json_path:
@@ -342,10 +342,10 @@ def main():
         parser.add_argument(name, type=int)
     parser.add_argument("--json", dest="json_path")
     options = parser.parse_args()
-    began = time.time()
+    began, load_before = time.time(), os.getloadavg()[0]
     here = sys.modules[__name__]
     {"boot": lambda: boot.boot(here), "control": control, "start": start, "exec": lambda: execute.execute(here), "soak": soak}[options.name]()
-    report(began)
+    report(began, load_before)
 
 
 main()
