@@ -37,12 +37,12 @@ class Image:
 def planned(m):
     """Accelerator and kernel arguments of `hvm run`, as its plan tells them."""
     xml = m.output("hvm", "plan", "bare", "--template", m.TEMPLATE, "--init", "agent", "--xml")
-    return "kvm" if re.match('<domain type="kvm"', xml) else "tcg", re.search("<cmdline>(.*)</cmdline>", xml).group(1)
+    return m.accelerator(), re.search("<cmdline>(.*)</cmdline>", xml).group(1)
 
 
 def remains(m):
     """What hvmd takes away last of a guest: its folders on disk and in memory, its sockets, its owner's network."""
-    return [path for pattern in (f"{m.options.store}/guests/*", "/dev/shm/hvm-*", "/run/hvm/guests/*", "/sys/class/net/hvm-*",
+    return [path for pattern in (f"{m.options.store}/guests/*", "/dev/shm/hvm-*/*", "/run/hvm/guests/*", "/sys/class/net/hvm-*",
                                  "/run/libvirt/network/hvm-*.xml", "/etc/libvirt/qemu/networks/hvm-*.xml") for path in glob.glob(pattern)]
 
 
@@ -168,7 +168,7 @@ PHASES = {
 
 
 def qemu_start():
-    """When the QEMU of the one guest there is was started, by perf_counter(): the middle of the kernel's tick of 10 ms in which that was."""
+    """When the QEMU of the one guest there is was started, by perf_counter(): the middle of that tick of 10 ms of the kernel's."""
     with open(glob.glob("/run/libvirt/qemu/run-*.pid")[0]) as file:
         pid = file.read().strip()
     with open(f"/proc/{pid}/stat") as file:

@@ -14,7 +14,7 @@ private_memory() {
 # Lines "KIND NAME" of what is there of guests; measure.py asks too.
 left() {
     leaks
-    find /dev/shm -mindepth 1 -path '/dev/shm/hvm-*' | sed 's/^/disk in memory /'
+    find /dev/shm -mindepth 2 -path '/dev/shm/hvm-*' | sed 's/^/disk in memory /'
 }
 export -f left leaks vsh gone json pages_taken
 export store work

@@ -133,13 +133,19 @@ def figure(what, value, aim, unit):
         keep({**row, "value": value})
 
 
+def accelerator():
+    """kvm or tcg, as hvm would choose for a guest."""
+    xml = output("hvm", "plan", "bare", "--template", TEMPLATE, "--xml")
+    return "kvm" if xml.startswith('<domain type="kvm"') else "tcg"
+
+
 def machine():
     with open("/proc/cpuinfo") as file:
         model = re.search(r"model name\s*: (.*)", file.read())
     with open("/proc/meminfo") as file:
         memory_kib = int(re.search(r"MemTotal:\s*(\d+)", file.read()).group(1))
     return {"cpus": os.cpu_count(), "model": model.group(1) if model else "unknown", "memory_mib": memory_kib // 1024,
-            "kernel": platform.release(), "accel": json.loads(output("hvm", "host", "--json")).get("accel", ""),
+            "kernel": platform.release(), "accel": accelerator(),
             "libvirt": output("virsh", "--version"), "qemu": output("qemu-system-x86_64", "--version").splitlines()[0],
             "date": time.strftime("%Y-%m-%d %H:%M"), "load": os.getloadavg()[0]}
 
@@ -147,7 +153,8 @@ def machine():
 def report(began, load_before):
     where = {**machine(), "load_before": load_before}
     print(f"\n{where['cpus']} x {where['model']}, {where['memory_mib']} MiB, Linux {where['kernel']}, libvirt {where['libvirt']}, "
-          f"{where['qemu']}; load {load_before:.1f} before, {where['load']:.1f} at the end; {time.time() - began:.0f} s")
+          f"{where['qemu']} on {where['accel'].upper()}; load {load_before:.1f} before, {where['load']:.1f} at the end; "
+          f"{time.time() - began:.0f} s")
     for note in notes:
         print(f"\n{note}")
     if options.json_path:
@@ -344,7 +351,8 @@ def main():
     options = parser.parse_args()
     began, load_before = time.time(), os.getloadavg()[0]
     here = sys.modules[__name__]
-    {"boot": lambda: boot.boot(here), "control": control, "start": start, "exec": lambda: execute.execute(here), "soak": soak}[options.name]()
+    {"boot": lambda: boot.boot(here), "control": control, "start": start, "exec": lambda: execute.execute(here),
+     "soak": soak}[options.name]()
     report(began, load_before)
 
 
