@@ -11,6 +11,7 @@ import glob
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -88,7 +89,9 @@ class ByHand:
     """A root whose ssh lets us in, a network that knows the address, and virt-install."""
 
     def __init__(self, m, image, accel):
-        self.m, self.image, self.accel = m, image, accel
+        self.m, self.accel = m, accel
+        # Copies: libvirt gives what virt-install names to QEMU's user, and the image is shared with other tests.
+        self.kernel, self.initrd = (shutil.copy(path, m.options.work) for path in (image.kernel, image.initrd))
         self.key, self.base, self.disk = (f"{m.options.work}/{name}" for name in ("hand-id", "hand-base.qcow2", "hand.qcow2"))
         m.output("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key)
         m.create_running("hand")
@@ -129,7 +132,7 @@ class ByHand:
         m.timed(["virt-install", "-q", "--connect", "qemu:///system", "--import", "--name", "byhand", "--memory", MEMORY, "--vcpus", "1",
                  "--virt-type", "qemu" if self.accel == "tcg" else "kvm", "--disk", f"path={self.disk},bus=virtio", "--network",
                  f"network=bench,mac={MAC}", "--graphics", "none", "--noautoconsole", "--osinfo", "debian11", "--boot",
-                 f"kernel={self.image.kernel},initrd={self.image.initrd},kernel_args=root=/dev/vda rw console=ttyS0"])
+                 f"kernel={self.kernel},initrd={self.initrd},kernel_args=root=/dev/vda rw console=ttyS0"])
         up = False
         while not up and time.perf_counter() - begin < 240:
             up = self.ssh()
