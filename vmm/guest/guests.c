@@ -165,6 +165,13 @@ gboolean guests_busy(Guests *guests)
     return busy;
 }
 
+void guest_end_life(Guests *guests, Guest *guest)
+{
+    ledger_release(guests->ledger, guest->real->uuid);
+    g_clear_pointer(&guest->real->placement, placement_free);
+    g_cancellable_cancel(guest->life);
+}
+
 void guest_set_state(Guests *guests, Guest *guest, GuestState state)
 {
     gboolean down = state == GUEST_OFF || state == GUEST_CRASHED;
@@ -173,11 +180,8 @@ void guest_set_state(Guests *guests, Guest *guest, GuestState state)
     gboolean changed = guest->told != state;
 
     guest->state = guest->told = state;
-    if (down) {
-        ledger_release(guests->ledger, guest->real->uuid);
-        g_clear_pointer(&guest->real->placement, placement_free);
-        g_cancellable_cancel(guest->life);
-    }
+    if (down)
+        guest_end_life(guests, guest);
     g_cond_broadcast(&guests->changed);
     g_mutex_unlock(&guests->lock);
     if (down)

@@ -6,7 +6,7 @@
  * promises, the image store and the networks. It is the same after hvmd was killed and started again:
  * all state lies with libvirt and in the store, and guests_recover() reads it back.
  *
- * Each pipeline is a file: create.c, start.c, run.c, stop.c, destroy.c, recover.c, exec.c, console.c.
+ * Each pipeline is a file: create.c, start.c, run.c, stop.c, destroy.c, recover.c, exec.c, console.c; watch.c hears from libvirt.
  *
  * Threads: everything may be called from any thread but the main loop's, because it blocks on libvirt; exceptions are
  * named. Locks: one mutex over table and ledger, never held over a libvirt call or a wait; and for each guest an

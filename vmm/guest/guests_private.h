@@ -102,6 +102,9 @@ gboolean guest_take_away(Guests *guests, Guest *guest, GError **error);
 /* Removes the sockets in a guest's folder below /run, and the folder. */
 void guests_remove_socket_folder(const char *folder);
 
+/* It does not run any more: releases its promise, tells who waits for its agent. With the lock held. */
+void guest_end_life(Guests *guests, Guest *guest);
+
 /* Sets the state and wakes who waits; off and crashed also end the guest's life: promise released, channel dropped. */
 void guest_set_state(Guests *guests, Guest *guest, GuestState state);
 
@@ -156,7 +159,9 @@ void guest_drop_console(Guest *guest);
 /* The last line that is not blank of the console's log, escaped, or NULL. Caller frees. */
 char *guest_last_console_line(const Guest *guest);
 
-/* Reads back what is there (recover.c). In a worker. */
+/* Brings table and ledger up to what the runtime lists: of RuntimeFound; caller unrefs. In a worker, with read_back_lock held. */
+GPtrArray *guests_read_back(Guests *guests, GError **error);
+/* The same each time libvirt answers; the first time half-made things are cleared too. In a worker. */
 void guests_recover(Guests *guests);
 /* Runs `func(guests, data)` in a thread of its own, which guests_free() waits for. */
 typedef void (*GuestsWork)(Guests *guests, gpointer data);

@@ -1,8 +1,8 @@
 /*
  * recover.c: the table and the ledger are read back from what is there.
  *
- * Runs in a worker each time libvirt answers (at hvmd's start, and after libvirtd was restarted), and for single guests when
- * libvirt tells of a change: an event is only a reason to look, because it may be late.
+ * Runs in a worker each time libvirt answers (at hvmd's start, and after libvirtd was restarted), and when libvirt tells of
+ * something that one guest's state does not explain (watch.c).
  */
 #include "guests_private.h"
 
@@ -20,14 +20,6 @@ static gboolean is_stale(const Guests *guests, const Guest *guest, guint64 since
     return guest ? guest->operation || guest->touched > since : guests->forgotten > since;
 }
 
-/* Another domain has the guest's name now. With the lock held. */
-static void replace(Guests *guests, Guest *guest)
-{
-    ledger_release(guests->ledger, guest->real->uuid);
-    g_cancellable_cancel(guest->life);
-    guest->gone = TRUE;
-}
-
 /* Takes one found guest into the table. With the lock held. */
 static void adopt(Guests *guests, RuntimeFound *found)
 {
@@ -36,8 +28,10 @@ static void adopt(Guests *guests, RuntimeFound *found)
 
     if (!guest && found->guest->ephemeral)
         return; /* an earlier hvmd's: end_orphans() */
-    if (guest && strcmp(guest->real->uuid, found->guest->uuid) != 0)
-        replace(guests, guest);
+    if (guest && strcmp(guest->real->uuid, found->guest->uuid) != 0) { /* another domain has its name now */
+        guest_end_life(guests, guest);
+        guest->gone = TRUE;
+    }
     if (!guest || strcmp(guest->real->uuid, found->guest->uuid) != 0) {
         g_autoptr(GError) error = NULL;
 
@@ -53,9 +47,7 @@ static void adopt(Guests *guests, RuntimeFound *found)
     }
     guest->state = guest->told = found->state;
     if (found->state == GUEST_OFF || found->state == GUEST_CRASHED) {
-        ledger_release(guests->ledger, guest->real->uuid);
-        g_clear_pointer(&guest->real->placement, placement_free);
-        g_cancellable_cancel(guest->life);
+        guest_end_life(guests, guest);
     } else if (g_cancellable_is_cancelled(guest->life)) { /* it was started past hvmd */
         g_object_unref(guest->life);
         guest->life = g_cancellable_new();
@@ -76,11 +68,9 @@ static void drop_missing(Guests *guests, GPtrArray *all, guint64 since)
     while (g_hash_table_iter_next(&iter, (gpointer *)&name, (gpointer *)&guest)) {
         if (is_stale(guests, guest, since) || guest->undefined || g_hash_table_contains(there, name))
             continue;
-        ledger_release(guests->ledger, guest->real->uuid);
-        g_cancellable_cancel(guest->life);
+        guest_end_life(guests, guest);
         if (guest->real->ephemeral) { /* it is forgotten by the connection that it belongs to */
             guest->state = guest->told = GUEST_OFF;
-            g_clear_pointer(&guest->real->placement, placement_free);
             continue;
         }
         guest->gone = TRUE;
@@ -154,7 +144,7 @@ static GPtrArray *read_back_once(Guests *guests, gboolean *ret_whole, GError **e
 
 /* As read_back_once(), until the listing is not older than what it is held against; under a load which never lets that happen, each
  * end of an operation has its own look. */
-static GPtrArray *read_back(Guests *guests, GError **error)
+GPtrArray *guests_read_back(Guests *guests, GError **error)
 {
     gboolean whole = FALSE;
     GPtrArray *all = read_back_once(guests, &whole, error);
@@ -299,7 +289,7 @@ void guests_recover(Guests *guests)
     g_autoptr(GPtrArray) all = NULL;
 
     g_mutex_lock(&guests->read_back_lock);
-    if ((all = read_back(guests, &error)) && !guests->recovered) {
+    if ((all = guests_read_back(guests, &error)) && !guests->recovered) {
         clear_remains(guests, all);
         guests->recovered = TRUE;
     }
@@ -317,125 +307,4 @@ void guests_recover(Guests *guests)
     if (tell)
         g_idle_add_once(tell, guests->known_data);
     start_automatic(guests);
-}
-
-static void recover_work(Guests *guests, gpointer data G_GNUC_UNUSED)
-{
-    guests_recover(guests);
-}
-
-/* The first start of a domain after QEMU was installed or changed makes libvirt probe it, for seconds: it does so now instead. */
-static void probe_work(Guests *guests, gpointer data G_GNUC_UNUSED)
-{
-    g_autoptr(virConnect) connect = virt_get(guests->virt, NULL);
-    char *text = connect ? virConnectGetDomainCapabilities(connect, NULL, "x86_64", "q35", NULL, 0) : NULL;
-
-    g_debug("libvirt knows QEMU: %s", text ? "yes" : "no");
-    free(text);
-}
-
-void guests_on_state(gboolean connected, gpointer pointer)
-{
-    Guests *guests = pointer;
-
-    if (connected) {
-        g_message("connected to libvirt at %s", guests->config->libvirt_uri);
-        guests_run(guests, recover_work, NULL);
-        guests_run(guests, probe_work, NULL);
-        return;
-    }
-    g_message("lost the connection to libvirt at %s", guests->config->libvirt_uri);
-    g_mutex_lock(&guests->lock);
-    guests->ready = FALSE;
-    g_mutex_unlock(&guests->lock);
-}
-
-static void read_back_work(Guests *guests, gpointer data G_GNUC_UNUSED)
-{
-    g_autoptr(GPtrArray) all = NULL;
-
-    g_mutex_lock(&guests->read_back_lock);
-    g_mutex_lock(&guests->lock);
-    guests->read_back_queued = FALSE; /* what is told from here on wants another listing */
-    g_mutex_unlock(&guests->lock);
-    all = read_back(guests, NULL);
-    g_mutex_unlock(&guests->read_back_lock);
-}
-
-/* Reads everything back in a worker, of which one at most waits. */
-static void queue_read_back(Guests *guests)
-{
-    g_mutex_lock(&guests->lock);
-    gboolean queue = !guests->read_back_queued;
-
-    guests->read_back_queued = TRUE;
-    g_mutex_unlock(&guests->lock);
-    if (queue)
-        guests_run(guests, read_back_work, NULL);
-}
-
-/* Whether a guest's state alone does not tell enough: it holds cores that nobody promised it, because somebody started it past hvmd; or
- * it is off, and may be undefined as well. */
-static gboolean wants_listing(Guests *guests, const Guest *guest)
-{
-    g_mutex_lock(&guests->lock);
-    gboolean down = guest->state == GUEST_OFF || guest->state == GUEST_CRASHED;
-    gboolean wants = !guest->operation && !guest->gone && (down || !ledger_find(guests->ledger, guest->real->uuid));
-    g_mutex_unlock(&guests->lock);
-    return wants;
-}
-
-/* Looks how one guest is, after whoever works on it has ended. */
-static void reconcile_work(Guests *guests, gpointer data)
-{
-    g_autofree char *name = data;
-    const Caller root = {0};
-    g_autoptr(GError) error = NULL;
-    g_autoptr(Guest) guest = guests_find(guests, &root, name, NULL);
-
-    if (!guest)
-        return;
-    g_mutex_lock(&guests->lock);
-    guest->reconcile_queued = FALSE; /* what is told from here on wants another look */
-    g_mutex_unlock(&guests->lock);
-
-    Guest *held = guest_begin(guests, &root, name, "look", NULL);
-
-    if (!held)
-        return; /* gone, or in work for so long: who works on it looks at the end */
-    if (!guest_refresh_state(guests, held, &error))
-        g_debug("guest '%s': %s", name, error->message);
-    guest_end(guests, held);
-    if (wants_listing(guests, guest))
-        queue_read_back(guests);
-}
-
-void guests_look_again(Guests *guests, const Guest *guest)
-{
-    guests_run(guests, reconcile_work, g_strdup(guest->real->spec->name));
-}
-
-void guests_on_lifecycle(const char *uuid, const char *name, int event, int detail G_GNUC_UNUSED, gpointer pointer)
-{
-    Guests *guests = pointer;
-    gboolean ours = FALSE, queue = FALSE;
-    gboolean down = event == VIR_DOMAIN_EVENT_STOPPED || event == VIR_DOMAIN_EVENT_CRASHED;
-
-    g_mutex_lock(&guests->lock);
-    Guest *guest = guests->ready ? g_hash_table_lookup(guests->table, name) : NULL;
-    gboolean ready = guests->ready;
-
-    ours = guest && strcmp(guest->real->uuid, uuid) == 0;
-    if (ours && guest->operation && down && strcmp(guest->operation, "stop") == 0) {
-        /* guests_stop() waits for just this; the rest of what down means follows when it looks itself. */
-        guest->state = GUEST_OFF;
-        g_cond_broadcast(&guests->changed);
-    } else if (ours && !guest->reconcile_queued && event != VIR_DOMAIN_EVENT_DEFINED && event != VIR_DOMAIN_EVENT_UNDEFINED) {
-        queue = guest->reconcile_queued = TRUE;
-    }
-    g_mutex_unlock(&guests->lock);
-    if (queue)
-        guests_run(guests, reconcile_work, g_strdup(name));
-    else if (ready && (!ours || event == VIR_DOMAIN_EVENT_UNDEFINED))
-        queue_read_back(guests);
 }
