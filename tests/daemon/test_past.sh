@@ -82,8 +82,18 @@ libvirtd -d
 hvmd_start
 wait_for 30 connected
 t "it is ended by the next hvmd" wait_for 30 eval '! vsh list --name | grep -q ^run-'
+no_leaks "nothing is left of it, nor promised to it"
+
+# One whose boot is given up while libvirtd is away.
+hvm run debian12 --cpus 1 --memory 512M -- true >/dev/null 2>&1 </dev/null &
+client=$!
+t "its domain is there" wait_for 60 eval 'vsh list --name | grep -q ^run-'
+libvirt_kill -9
+kill -INT $client
+wait $client
+libvirtd -d
+t "hvmd finds libvirtd again" wait_for 60 connected
+no_leaks "nothing is left of it"
 t "hvmd leaves" hvmd_stop
-hvmd_start
-no_leaks "nothing is left"
 is "hvmd says nothing bad" "$(grep -E 'CRITICAL|ERROR: AddressSanitizer|runtime error' "$log")" ""
 done_testing

@@ -97,6 +97,9 @@ void client_unref(Client *client);
 void client_close(Client *client);
 /* Ties an ephemeral guest to the connection. FALSE where that is closed already. Any thread. */
 gboolean client_own_guest(Client *client, const char *name);
+/* Destroys an ephemeral guest of a connection that is closed. Nobody else will do so: it is tried again where somebody works on the guest, or
+ * libvirt does not answer, until hvmd leaves. In a worker. */
+void client_end_guest(const Client *client, const char *name);
 
 /* Exports io.hvm1 on a connection that is authenticated. */
 gboolean service_export(Client *client, GError **error);

@@ -61,14 +61,15 @@ gboolean client_own_guest(Client *client, const char *name)
     return !closed;
 }
 
-/* Destroys one guest. Nobody else will do so: it is tried again where somebody works on the guest, or libvirt does not answer. What
- * is left when hvmd leaves ends with its connection to libvirt. */
-static void end_guest(Daemon *daemon, const Caller *caller, const char *name)
+/* What is left when hvmd leaves ends with its connection to libvirt. */
+void client_end_guest(const Client *client, const char *name)
 {
+    Daemon *daemon = client->daemon;
+
     for (;;) {
         g_autoptr(GError) error = NULL;
 
-        if (guests_destroy(daemon->guests, caller, name, &error) || g_error_matches(error, HVM_ERROR, HVM_ERROR_NOT_FOUND))
+        if (guests_destroy(daemon->guests, client->caller, name, &error) || g_error_matches(error, HVM_ERROR, HVM_ERROR_NOT_FOUND))
             return;
         g_message("%s", error->message);
         if (g_atomic_int_get(&daemon->leaving))
@@ -84,7 +85,7 @@ static gpointer end_guests(gpointer data)
     Daemon *daemon = client->daemon;
 
     for (guint i = 0; i < client->ephemeral->len; i++)
-        end_guest(daemon, client->caller, client->ephemeral->pdata[i]);
+        client_end_guest(client, client->ephemeral->pdata[i]);
     client_unref(client);
     g_atomic_int_add(&daemon->workers, -1);
     g_main_context_wakeup(NULL);

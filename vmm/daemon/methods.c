@@ -274,7 +274,7 @@ static GVariant *run(Call *call, GError **error)
                               &name, report, call->job, error))
         return NULL;
     if (!client_own_guest(call->client, name)) {
-        guests_destroy(guests, caller, name, NULL);
+        client_end_guest(call->client, name);
         g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "the connection closed while guest '%s' was booting", name);
         return NULL;
     }

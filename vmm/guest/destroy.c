@@ -13,6 +13,8 @@
 #include <glib/gstdio.h>
 #include <unistd.h>
 
+enum { RETRY_US = 1000000 };
+
 void guests_remove_socket_folder(const char *folder)
 {
     static const char *const names[] = {"agent.sock", "console.sock"};
@@ -89,6 +91,37 @@ void guests_leave(Guests *guests, const char *name)
     g_mutex_unlock(&guests->lock);
 }
 
+void guest_finish_destroy(Guests *guests, Guest *guest)
+{
+    guest_forget(guests, guest);
+    guests_release_network(guests, guest->real->owner_uid);
+    guest_emit(guests, guest, "destroyed");
+}
+
+static void take_away_work(Guests *guests, gpointer data)
+{
+    g_autoptr(Guest) guest = data;
+
+    for (;;) {
+        g_autoptr(GError) error = NULL;
+
+        if (guest_take_away(guests, guest, &error)) {
+            guest_finish_destroy(guests, guest);
+            return;
+        }
+        g_debug("guest '%s': %s", guest->real->spec->name, error->message);
+        if (!guests_check_stays(guests, NULL))
+            return;
+        g_usleep(RETRY_US);
+    }
+}
+
+void guest_take_away_later(Guests *guests, Guest *guest)
+{
+    guest_set_leaving(guests, guest, TRUE);
+    guests_run(guests, take_away_work, guest_ref(guest));
+}
+
 gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, GError **error)
 {
     Guest *guest = guest_begin(guests, caller, name, "destroy", error);
@@ -99,9 +132,7 @@ gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, 
     gboolean good = guest_take_away(guests, guest, error);
 
     if (good) {
-        guest_forget(guests, guest);
-        guests_release_network(guests, guest->real->owner_uid);
-        guest_emit(guests, guest, "destroyed");
+        guest_finish_destroy(guests, guest);
     } else {
         guest_set_leaving(guests, guest, FALSE);
         guest_prefix_error(error, name);

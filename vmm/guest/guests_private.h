@@ -99,6 +99,11 @@ gboolean guest_wait_for_agent(Guests *guests, Guest *guest, unsigned timeout_s, 
 void guests_release_network(Guests *guests, uid_t owner_uid);
 /* Ends the guest, leaves its network, forgets its domain, removes its disk; what is not there is passed over. */
 gboolean guest_take_away(Guests *guests, Guest *guest, GError **error);
+/* Takes it out of the table, and its owner's network away with the last of their guests; tells the listener. */
+void guest_finish_destroy(Guests *guests, Guest *guest);
+/* Both in a worker, for a guest that could not be taken away and that nobody else will destroy: again and again until libvirt does it, or
+ * hvmd ends. With the operation held, and kept: until then it has its name and its promise. */
+void guest_take_away_later(Guests *guests, Guest *guest);
 /* Removes the sockets in a guest's folder below /run, and the folder. */
 void guests_remove_socket_folder(const char *folder);
 

@@ -78,7 +78,8 @@ static void drop_missing(Guests *guests, GPtrArray *all, guint64 since)
     }
 }
 
-/* Ephemeral domains of an hvmd that was killed. libvirt ends them by itself (AUTODESTROY), unless libvirtd was restarted too. */
+/* Ephemeral domains of an hvmd that was killed. libvirt ends them by itself (AUTODESTROY), but takes a moment for it, and does not where
+ * libvirtd was restarted too. */
 static void end_orphans(Guests *guests, GPtrArray *all)
 {
     for (guint i = 0; i < all->len; i++) {
@@ -90,8 +91,41 @@ static void end_orphans(Guests *guests, GPtrArray *all)
         g_mutex_lock(&guests->lock);
         gboolean held = g_hash_table_contains(guests->table, found->name);
         g_mutex_unlock(&guests->lock);
-        if (!held && !guests->runtime->kill(guests->runtime, found->guest, &error))
+        if (held)
+            continue;
+        if (!guests->runtime->kill(guests->runtime, found->guest, &error)) {
             g_warning("domain '%s', which belongs to nobody: %s", found->name, error->message);
+            continue;
+        }
+        g_mutex_lock(&guests->lock);
+        ledger_release(guests->ledger, found->uuid);
+        g_mutex_unlock(&guests->lock);
+    }
+}
+
+/* Releases what was promised to domains that run no more and are no guests of the table: what hvm did not make, and orphans. With the lock
+ * held. */
+static void release_promises(Guests *guests, GPtrArray *all)
+{
+    g_autoptr(GHashTable) holders = g_hash_table_new(g_str_hash, g_str_equal);
+    GHashTableIter iter;
+    Guest *guest = NULL;
+
+    for (guint i = 0; i < all->len; i++) {
+        const RuntimeFound *found = all->pdata[i];
+
+        if (found->promise)
+            g_hash_table_add(holders, found->uuid);
+    }
+    g_hash_table_iter_init(&iter, guests->table);
+    while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
+        g_hash_table_add(holders, guest->real->uuid);
+    for (guint i = guests->ledger->entries->len; i-- > 0;) {
+        const LedgerEntry *entry = guests->ledger->entries->pdata[i];
+        g_autofree char *uuid = g_strdup(entry->uuid);
+
+        if (!g_hash_table_contains(holders, uuid))
+            ledger_release(guests->ledger, uuid);
     }
 }
 
@@ -99,10 +133,12 @@ static void end_orphans(Guests *guests, GPtrArray *all)
 static gboolean take_found(Guests *guests, RuntimeFound *found, guint64 since)
 {
     Guest *guest = g_hash_table_lookup(guests->table, found->name);
+    const LedgerEntry *entry = ledger_find(guests->ledger, found->uuid);
 
     if (found->guest && is_stale(guests, guest, since))
         return guest && guest->operation; /* whoever works on it knows better */
-    if (found->promise && !ledger_find(guests->ledger, found->uuid))
+    /* What hvm did not make may have been pinned anew; ours are kept while an operation is under way. */
+    if (found->promise && (!entry || entry->owner_uid == (uid_t)-1))
         ledger_add(guests->ledger, g_steal_pointer(&found->promise));
     if (found->guest)
         adopt(guests, found);
@@ -125,14 +161,7 @@ static GPtrArray *read_back_once(Guests *guests, gboolean *ret_whole, GError **e
     }
     *ret_whole = TRUE;
     g_mutex_lock(&guests->lock);
-    /* Promises of domains that are not ours are made anew; ours are kept while an operation is under way. */
-    for (guint i = guests->ledger->entries->len; i-- > 0;) {
-        LedgerEntry *entry = guests->ledger->entries->pdata[i];
-        g_autofree char *uuid = g_strdup(entry->uuid);
-
-        if (entry->owner_uid == (uid_t)-1)
-            ledger_release(guests->ledger, uuid);
-    }
+    release_promises(guests, all);
     for (guint i = 0; i < all->len; i++)
         *ret_whole = take_found(guests, all->pdata[i], since) && *ret_whole;
     drop_missing(guests, all, since);

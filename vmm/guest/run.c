@@ -25,6 +25,8 @@ typedef struct {
     GCancellable *cancellable;
     GuestsProgressFunc progress;
     gpointer data;
+    gboolean booted; /* it came so far that a hang is possible */
+    gboolean left;   /* what the attempt made could not be taken away */
 } Run;
 
 static char *random_name(void)
@@ -83,8 +85,8 @@ static gboolean choose_disk(const Run *run, GError **error)
     return FALSE;
 }
 
-/* Disk, domain, agent. ret_booted: it came so far that a hang is possible. */
-static gboolean bring_up(const Run *run, unsigned timeout_s, gboolean *ret_booted, GError **error)
+/* Disk, domain, agent. */
+static gboolean bring_up(Run *run, unsigned timeout_s, GError **error)
 {
     Guest *guest = run->guest;
     gboolean good;
@@ -97,7 +99,7 @@ static gboolean bring_up(const Run *run, unsigned timeout_s, gboolean *ret_boote
         !step_reached("run.disk", error) ||
         !guest_bring_up(run->guests, run->caller, guest, run->progress, run->data, error) || !step_reached("run.domain", error))
         return FALSE;
-    *ret_booted = TRUE;
+    run->booted = TRUE;
     handler = g_cancellable_connect(run->cancellable, G_CALLBACK(on_cancelled), g_object_ref(guest->life), g_object_unref);
     run->progress("booting", run->data);
     good = guest_wait_for_agent(run->guests, guest, timeout_s, error);
@@ -106,38 +108,37 @@ static gboolean bring_up(const Run *run, unsigned timeout_s, gboolean *ret_boote
 }
 
 /* One attempt; what it made is taken away again where it fails. */
-static gboolean attempt(const Run *run, unsigned timeout_s, gboolean *ret_booted, GError **error)
+static gboolean attempt(Run *run, unsigned timeout_s, GError **error)
 {
-    g_autoptr(GError) ignored = NULL;
+    g_autoptr(GError) local = NULL;
 
-    if (bring_up(run, timeout_s, ret_booted, error))
+    if (bring_up(run, timeout_s, error))
         return TRUE;
     guest_set_leaving(run->guests, run->guest, g_cancellable_is_cancelled(run->cancellable));
-    if (!guest_take_away(run->guests, run->guest, &ignored)) {
-        g_warning("guest '%s': something stays behind until the next start: %s", run->guest->real->spec->name, ignored->message);
-        *ret_booted = FALSE;
+    if (!guest_take_away(run->guests, run->guest, &local)) {
+        g_message("guest '%s': it is to be taken away later: %s", run->guest->real->spec->name, local->message);
+        run->left = TRUE;
     }
     return FALSE;
 }
 
-static gboolean attempt_twice(const Run *run, GError **error)
+static gboolean attempt_twice(Run *run, GError **error)
 {
     const Spec *spec = run->guest->real->spec;
     unsigned first_s = spec->init == INIT_AGENT ? spec->boot_timeout_s / FIRST_PART + 1 : spec->boot_timeout_s;
     g_autoptr(GError) local = NULL;
     g_autofree char *text = NULL;
-    gboolean booted = FALSE;
 
-    if (attempt(run, first_s, &booted, &local))
+    if (attempt(run, first_s, &local))
         return TRUE;
-    if (!booted || g_cancellable_is_cancelled(run->cancellable)) {
+    if (!run->booted || run->left || g_cancellable_is_cancelled(run->cancellable)) {
         g_propagate_error(error, g_steal_pointer(&local));
         return FALSE;
     }
     g_message("guest '%s': booting it once more: %s", spec->name, local->message);
     text = g_strdup_printf("booting it once more: %s", local->message);
     run->progress(text, run->data);
-    return attempt(run, spec->boot_timeout_s, &booted, error);
+    return attempt(run, spec->boot_timeout_s, error);
 }
 
 gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *template_name, const Settings *request,
@@ -154,13 +155,14 @@ gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *
         return FALSE;
     guest_emit(guests, guest, "created");
 
-    const Run run = {guests, caller, guest, image, cancellable, progress, data};
+    Run run = {guests, caller, guest, image, cancellable, progress, data, FALSE, FALSE};
 
     if (!attempt_twice(&run, error)) {
         guest_prefix_error(error, name);
-        guest_forget(guests, guest);
-        guests_release_network(guests, guest->real->owner_uid);
-        guest_emit(guests, guest, "destroyed");
+        if (run.left)
+            guest_take_away_later(guests, guest);
+        else
+            guest_finish_destroy(guests, guest);
         return FALSE;
     }
     guest_publish(guests, guest);
