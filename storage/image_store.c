@@ -65,6 +65,7 @@ ImageStore *image_store_open(const char *path, uid_t qemu_uid, gid_t qemu_gid, G
     store->path = g_canonicalize_filename(path, NULL);
     store->images_path = g_build_filename(store->path, "images", NULL);
     store->guests_path = g_build_filename(store->path, "guests", NULL);
+    store->unfinished_path = g_build_filename(store->path, "unfinished", NULL);
     store->qemu_uid = qemu_uid;
     store->qemu_gid = qemu_gid;
     g_mutex_init(&store->lock);
@@ -79,7 +80,7 @@ ImageStore *image_store_open(const char *path, uid_t qemu_uid, gid_t qemu_gid, G
         return NULL;
     }
     if (!make_folder(store, store->path, error) || !make_folder(store, store->images_path, error) ||
-        !make_folder(store, store->guests_path, error))
+        !make_folder(store, store->guests_path, error) || !make_folder(store, store->unfinished_path, error))
         return NULL;
     image_store_take_memory(store);
     return g_steal_pointer(&store);
@@ -94,6 +95,7 @@ void image_store_free(ImageStore *store)
     g_free(store->path);
     g_free(store->images_path);
     g_free(store->guests_path);
+    g_free(store->unfinished_path);
     g_hash_table_unref(store->blanks);
     g_mutex_clear(&store->lock);
     g_free(store);

@@ -7,6 +7,7 @@
  *   images/TEMPLATE/REVISION/{initrd-agent,vmlinux}                  where it can boot to the agent alone: see Image
  *   images/.staging-XXXXXX/                                          a build on its way
  *   guests/UUID/{root.qcow2,console.log}                             what one guest owns
+ *   unfinished/UUID                                                  a mark: guests/UUID is being made or removed, or is a `run`'s
  *   lock                                                             flock'd by builds and removals
  *
  * REVISION is the time of the build, 20261123T101500Z, with -N where two fall into one second. The newest is
@@ -75,18 +76,25 @@ void image_store_discard(ImageStore *store, const char *staging);
 Image *image_store_publish(ImageStore *store, const char *staging, const char *template_name, const Settings *settings,
                            GError **error);
 
-/* Clears dead staging folders, and guest folders for which `known` says FALSE. Called once at daemon start. */
+/* Clears dead staging folders, and of unfinished guests those for which `known` says FALSE; the others are finished from here on. A guest
+ * without a mark is never cleared: that nobody knows it may be libvirt's or the configuration's fault. Called once at daemon start. */
 gboolean image_store_recover(ImageStore *store, gboolean (*known)(const char *uuid, gpointer data), gpointer data,
                              GError **error);
+
+/* Folders of guests that are finished, and for which `known` says FALSE: their paths, sorted. Caller frees with g_strfreev(). */
+char **image_store_list_strays(ImageStore *store, gboolean (*known)(const char *uuid, gpointer data), gpointer data);
 
 /* A guest's folder in the store: guests/UUID, 0711 root. `uuid` must be in canonical form (checked: INVALID). */
 char *image_store_guest_folder(ImageStore *store, const char *uuid, GError **error);
 
 /* Makes guests/UUID and in it root.qcow2: an overlay (extended_l2=on, cluster_size=128k, lazy_refcounts off) on the
  * image's root.raw, `disk_bytes` large (at least the image's size: INVALID "disk of 1 GiB is smaller than the image of
- * template debian12 (2 GiB)"), owned by QEMU's user, 0600. Nothing is left behind on failure. */
+ * template debian12 (2 GiB)"), owned by QEMU's user, 0600. The guest is unfinished. Nothing is left behind on failure. */
 gboolean image_store_create_guest(ImageStore *store, const char *uuid, const Image *image, guint64 disk_bytes,
                                   gboolean in_memory, GError **error);
+
+/* Marks a guest unfinished, or takes the mark away; either may be so already. INVALID, STORAGE. */
+gboolean image_store_mark_guest(ImageStore *store, const char *uuid, gboolean unfinished, GError **error);
 
 /* Where the overlay lies; with `in_memory` on /dev/shm, in a folder of the store's own: image_store_destroy_guest() removes it
  * too, and image_store_recover() those of unknown guests. Caller frees. */
@@ -95,7 +103,7 @@ char *image_store_disk(const ImageStore *store, const char *uuid, gboolean in_me
 /* Whether /dev/shm is a tmpfs with room for `bytes` and a safe folder of ours, and so much memory is available. STORAGE. */
 gboolean image_store_check_memory(const ImageStore *store, guint64 bytes, GError **error);
 
-/* Removes guests/UUID with all in it, by dirfd, following no link, crossing no file system. TRUE where it is not there. */
+/* Removes guests/UUID with all in it, by dirfd, following no link, crossing no file system, then its mark. TRUE where it is not there. */
 gboolean image_store_destroy_guest(ImageStore *store, const char *uuid, GError **error);
 
 /* Whether the folder's file system takes O_DIRECT (tried with a real open and read of an unlinked file), and whether

@@ -33,6 +33,45 @@ char *image_store_guest_folder(ImageStore *store, const char *uuid, GError **err
     return check_uuid(uuid, error) ? g_build_filename(store->guests_path, uuid, NULL) : NULL;
 }
 
+/* Beside the folder, not in it: it is there before the folder is, and goes after it. Not synced: what a power cut loses of it makes a
+ * stray, or is put right by recovery, which knows the guest. */
+gboolean image_store_mark_guest(ImageStore *store, const char *uuid, gboolean unfinished, GError **error)
+{
+    g_autofree char *path = g_build_filename(store->unfinished_path, uuid, NULL);
+
+    if (!check_uuid(uuid, error))
+        return FALSE;
+
+    int fd = unfinished ? open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600) : -1;
+
+    if (fd >= 0)
+        close(fd);
+    else if (unfinished || (unlink(path) < 0 && errno != ENOENT))
+        return image_store_fail(store, errno, error, "%s the mark %s", unfinished ? "make" : "remove", path);
+    return TRUE;
+}
+
+static int compare_paths(gconstpointer a, gconstpointer b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+char **image_store_list_strays(ImageStore *store, gboolean (*known)(const char *uuid, gpointer data), gpointer data)
+{
+    GPtrArray *paths = g_ptr_array_new();
+    g_autoptr(GDir) folder = g_dir_open(store->guests_path, 0, NULL);
+
+    for (const char *name; folder && (name = g_dir_read_name(folder));) {
+        g_autofree char *mark = g_build_filename(store->unfinished_path, name, NULL);
+
+        if (check_uuid(name, NULL) && !g_file_test(mark, G_FILE_TEST_EXISTS) && !known(name, data))
+            g_ptr_array_add(paths, g_build_filename(store->guests_path, name, NULL));
+    }
+    g_ptr_array_sort(paths, compare_paths);
+    g_ptr_array_add(paths, NULL);
+    return (char **)g_ptr_array_free(paths, FALSE);
+}
+
 typedef struct {
     ImageStore *store; /* outlives the stack */
     char *uuid;
@@ -72,9 +111,14 @@ gboolean image_store_create_guest(ImageStore *store, const char *uuid, const Ima
                     image->template_name, found);
         return FALSE;
     }
+    if (!image_store_mark_guest(store, uuid, TRUE, error))
+        return FALSE;
     if (mkdir(folder, 0711) < 0) {
-        if (errno != EEXIST)
-            return image_store_fail(store, errno, error, "make the folder %s", folder);
+        int number = errno;
+
+        image_store_mark_guest(store, uuid, FALSE, NULL);
+        if (number != EEXIST)
+            return image_store_fail(store, number, error, "make the folder %s", folder);
         g_set_error(error, HVM_ERROR, HVM_ERROR_EXISTS, "the folder %s of the guest is there already", folder);
         return FALSE;
     }
@@ -109,5 +153,6 @@ gboolean image_store_destroy_guest(ImageStore *store, const char *uuid, GError *
     gboolean good = tree_remove(guests_fd, uuid, folder, error);
 
     close(guests_fd);
-    return image_store_destroy_memory(store, uuid, good ? error : NULL) && good;
+    good = image_store_destroy_memory(store, uuid, good ? error : NULL) && good;
+    return good && image_store_mark_guest(store, uuid, FALSE, error);
 }

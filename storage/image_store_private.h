@@ -12,6 +12,7 @@ struct ImageStore {
     char *path;
     char *images_path;
     char *guests_path;
+    char *unfinished_path;
     uid_t qemu_uid;
     gid_t qemu_gid;
     GMutex lock;

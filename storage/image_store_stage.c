@@ -216,12 +216,17 @@ static gboolean recover_staging(ImageStore *store, GError **error)
 
 static gboolean recover_guests(ImageStore *store, gboolean (*known)(const char *, gpointer), gpointer data, GError **error)
 {
-    g_autoptr(GDir) folder = g_dir_open(store->guests_path, 0, NULL);
+    g_autoptr(GDir) folder = g_dir_open(store->unfinished_path, 0, NULL);
     gboolean good = TRUE;
 
-    for (const char *name; folder && (name = g_dir_read_name(folder));)
-        if (g_uuid_string_is_valid(name) && !known(name, data))
-            good = image_store_destroy_guest(store, name, good ? error : NULL) && good;
+    for (const char *name; folder && (name = g_dir_read_name(folder));) {
+        GError **first = good ? error : NULL;
+
+        if (known(name, data))
+            good = image_store_mark_guest(store, name, FALSE, first) && good;
+        else
+            good = image_store_destroy_guest(store, name, first) && good;
+    }
     return good;
 }
 

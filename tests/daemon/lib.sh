@@ -251,6 +251,7 @@ leaks() {
             vsh list --all --name | sed 's/^/domain /'
             vsh net-list --all --name | sed 's/^/network /'
             ls "$store/guests" 2>/dev/null | sed 's/^/guest folder /'
+            ls "$store/unfinished" 2>/dev/null | sed 's/^/mark of /'
             for path in "$work"/store/images/.staging*; do [ ! -e "$path" ] || echo "staging $path"; done
             ip -o link | sed -n 's/^[0-9]*: \(\(hvm-\|vnet\|virbr\)[^:@]*\).*/link \1/p'
             find /run/hvm/guests -mindepth 1 2>/dev/null | sed 's/^/runtime file /'

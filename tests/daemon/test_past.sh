@@ -48,7 +48,8 @@ vsh destroy a >/dev/null
 t "a guest ended with virsh is off" wait_for 30 is_state a off
 no_leaks "its promise is free" off
 
-# A name that another domain has now.
+# A guest that is taken away with virsh, or that libvirt lost: its disk is not hvmd's to remove.
+stray=$store/guests/$(uuid_of a)
 vsh dumpxml --inactive a >"$work/a.xml"
 vsh start a >/dev/null
 t "it has its promise" wait_for 30 promised
@@ -56,6 +57,9 @@ vsh undefine a
 vsh destroy a >/dev/null
 t "a guest taken away with virsh is gone" wait_for 30 eval '! hvm show a'
 is "with its promise" "$(promises)" ""
+
+strays() { hvm doctor --json | json '[c["found"] for c in x["checks"] if c["name"] == "store guests" and c["state"] == "warning"]'; }
+is "doctor tells of its disk" "$(strays)" "libvirt knows no guest for $stray"
 
 # Guests come and go at once: each that was made is there.
 for i in 1 2 3 4 5 6 7 8; do
@@ -82,7 +86,11 @@ libvirtd -d
 hvmd_start
 wait_for 30 connected
 t "it is ended by the next hvmd" wait_for 30 eval '! vsh list --name | grep -q ^run-'
-no_leaks "nothing is left of it, nor promised to it"
+t "the disk of the one that is not known is kept" test -f "$stray/root.qcow2"
+like "and named in the log" "$(cat "$log")" "libvirt knows no guest for $stray"
+rm -r "$stray" "/run/hvm/guests/${stray##*/}"
+is "until it is removed" "$(strays)" ""
+no_leaks "nothing is left of the ephemeral one, nor promised to it"
 
 # One whose boot is given up while libvirtd is away.
 hvm run debian12 --cpus 1 --memory 512M -- true >/dev/null 2>&1 </dev/null &

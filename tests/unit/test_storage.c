@@ -17,6 +17,7 @@
 
 #define UUID_A "0f8fad5b-d9cb-469f-a165-70867728950e"
 #define UUID_B "7c9e6679-7425-40de-944b-e07fc1f90ae7"
+#define UUID_C "3b1f5c0e-2d8a-4b7e-9f60-1c2d3e4f5a6b"
 
 enum { QEMU_UID = 12345, QEMU_GID = 12346, ROOT_BYTES = 64 << 20 };
 
@@ -409,7 +410,7 @@ static void make_guest_folder(Fixture *fixture, const char *uuid)
     put(path, "console.log", "text", 0);
 }
 
-/* A staging folder whose holder was killed goes; a live one, known guests and what is not ours stay. */
+/* A staging folder whose holder was killed goes, and an unfinished guest; a live one, other guests and what is not ours stay. */
 static void test_recover(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
     g_autoptr(GError) error = NULL;
@@ -420,6 +421,8 @@ static void test_recover(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
     g_autofree char *foreign = path_of(fixture, "store/guests/notes");
     g_autofree char *folder_a = path_of(fixture, "store/guests/" UUID_A);
     g_autofree char *folder_b = path_of(fixture, "store/guests/" UUID_B);
+    g_autofree char *folder_c = path_of(fixture, "store/guests/" UUID_C);
+    g_auto(GStrv) strays = NULL;
     int live_fd = -1;
 
     live = image_store_stage(fixture->store, &live_fd, &error);
@@ -430,12 +433,20 @@ static void test_recover(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
     g_assert_cmpint(g_mkdir(foreign, 0711), ==, 0);
     make_guest_folder(fixture, UUID_A);
     make_guest_folder(fixture, UUID_B);
+    make_guest_folder(fixture, UUID_C);
+    g_assert_true(image_store_mark_guest(fixture->store, UUID_A, TRUE, &error));
+    g_assert_true(image_store_mark_guest(fixture->store, UUID_B, TRUE, &error));
     g_assert_true(image_store_recover(fixture->store, known_a, NULL, &error));
     g_assert_no_error(error);
     g_assert_true(g_file_test(live, G_FILE_TEST_IS_DIR));
     g_assert_true(g_file_test(foreign, G_FILE_TEST_IS_DIR));
     g_assert_true(g_file_test(folder_a, G_FILE_TEST_IS_DIR));
     g_assert_false(g_file_test(folder_b, G_FILE_TEST_EXISTS));
+    g_assert_true(g_file_test(folder_c, G_FILE_TEST_IS_DIR)); /* whole, and nobody knows it: not ours to judge */
+    g_assert_cmpuint(count_entries(fixture, "store/unfinished"), ==, 0);
+    strays = image_store_list_strays(fixture->store, known_a, NULL);
+    g_assert_cmpuint(g_strv_length(strays), ==, 1);
+    g_assert_cmpstr(strays[0], ==, folder_c);
     g_assert_false(g_file_test(dead, G_FILE_TEST_EXISTS));
     g_assert_false(g_file_test(removed, G_FILE_TEST_EXISTS));
     close(live_fd);

@@ -2,7 +2,7 @@
  * create.c: a guest comes to be: a name, a disk, a definition. It stands on an image and runs nowhere yet: create
  * refuses only what could never fit this node; cores and pages are found at start.
  *
- * Killed between the steps, recovery finds: a folder without a domain, and clears it; or a whole guest.
+ * Killed between the steps, recovery finds: a folder without a domain that is marked unfinished, and clears it; or a whole guest.
  */
 #include "guests_private.h"
 
@@ -218,7 +218,8 @@ gboolean guests_create(Guests *guests, const Caller *caller, const char *name, c
     }
     if (good) {
         undo_push(undo, "domain", undo_define, &pair, NULL);
-        good = step_reached("create.define", error);
+        good = step_reached("create.define", error) && image_store_mark_guest(guests->store, guest->real->uuid, FALSE, error) &&
+               step_reached("create.finish", error);
     }
     if (!good) {
         guest_prefix_error(error, name);

@@ -2,7 +2,7 @@
  * destroy.c: a guest goes, with its disk, its address and its name; nothing else ever.
  *
  * Order: the domain is undefined before the disk is removed, so that a kill between the two leaves a folder without
- * a domain, which recovery clears; never a domain without its disk.
+ * a domain, which is marked unfinished, so that recovery clears it; never a domain without its disk.
  */
 #include "guests_private.h"
 
@@ -66,6 +66,7 @@ gboolean guest_take_away(Guests *guests, Guest *guest, GError **error)
     g_mutex_lock(&guests->lock);
     guest->undefined = TRUE;
     g_mutex_unlock(&guests->lock);
+    image_store_mark_guest(guests->store, real->uuid, TRUE, NULL); /* a full disk must not stand in the way of making room */
     if (!runtime->undefine(runtime, real, error) || !step_reached("destroy.undefine", error) ||
         !image_store_destroy_guest(guests->store, real->uuid, error) || !step_reached("destroy.disk", error))
         return FALSE;

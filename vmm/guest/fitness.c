@@ -76,6 +76,38 @@ static void check_store(GPtrArray *checks, Guests *guests)
     check_add(checks, "store reflink", CHECK_OK, NULL, NULL, "%s", reflink ? "the image store can share extents" : "the image store cannot share extents; overlays do not need it");
 }
 
+typedef struct {
+    Guests *guests;
+    virConnectPtr connect;
+} Known;
+
+/* Whether the guest is in the table, or libvirt knows the domain, or does not tell. */
+static gboolean is_known(const char *uuid, gpointer data)
+{
+    const Known *known = data;
+    g_autoptr(virDomain) domain = NULL;
+
+    if (guests_have_uuid(known->guests, uuid))
+        return TRUE;
+    domain = virDomainLookupByUUIDString(known->connect, uuid);
+    return domain || virGetLastErrorCode() != VIR_ERR_NO_DOMAIN;
+}
+
+/* Disks of guests that libvirt lost, or somebody undefined. hvmd removes none of them: it cannot know which. */
+static void check_strays(GPtrArray *checks, Guests *guests, virConnectPtr connect)
+{
+    Known known = {guests, connect};
+    g_auto(GStrv) strays = image_store_list_strays(guests->store, is_known, &known);
+    guint count = g_strv_length(strays);
+    g_autofree char *more = count > 1 ? g_strdup_printf(" (and %u more)", count - 1) : g_strdup("");
+
+    if (count)
+        check_add(checks, "store guests", CHECK_WARNING, "a guest was undefined past hvm, or libvirt could not load its domain (its log says why), or [libvirt] uri is not right",
+                  "make libvirt know the domain again (`virsh define`), or remove the folder", "libvirt knows no guest for %s%s", strays[0], more);
+    else
+        check_add(checks, "store guests", CHECK_OK, NULL, NULL, "libvirt knows each guest of the store");
+}
+
 GPtrArray *guests_doctor(Guests *guests)
 {
     g_autoptr(GError) error = NULL;
@@ -94,6 +126,7 @@ GPtrArray *guests_doctor(Guests *guests)
     if (connect) {
         check_versions(checks, connect, guests->config->libvirt_uri);
         check_svirt(checks, connect);
+        check_strays(checks, guests, connect);
     } else {
         check_add(checks, "libvirt", CHECK_FAILURE, "no guest can be started or stopped", "start libvirtd: `systemctl start libvirtd` or `./setup start`",
                   "%s", error->message);

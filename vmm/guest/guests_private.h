@@ -110,6 +110,9 @@ void guests_remove_socket_folder(const char *folder);
 /* It does not run any more: releases its promise, tells who waits for its agent. With the lock held. */
 void guest_end_life(Guests *guests, Guest *guest);
 
+/* Whether a guest of the table has that UUID. Takes the lock. */
+gboolean guests_have_uuid(Guests *guests, const char *uuid);
+
 /* Sets the state and wakes who waits; off and crashed also end the guest's life: promise released, channel dropped. */
 void guest_set_state(Guests *guests, Guest *guest, GuestState state);
 

@@ -185,9 +185,8 @@ GPtrArray *guests_read_back(Guests *guests, GError **error)
     return all;
 }
 
-static gboolean known_uuid(const char *uuid, gpointer data)
+gboolean guests_have_uuid(Guests *guests, const char *uuid)
 {
-    Guests *guests = data;
     GHashTableIter iter;
     Guest *guest = NULL;
     gboolean known = FALSE;
@@ -224,16 +223,17 @@ static void clear_networks(Guests *guests)
     }
 }
 
-/* Folders of sockets that belong to no guest. */
-static void clear_socket_folders(Guests *guests, gboolean (*known)(const char *uuid, gpointer data), gpointer data)
+/* Folders of sockets of guests that have nothing in the store. */
+static void clear_socket_folders(Guests *guests)
 {
     g_autofree char *path = g_build_filename(guests->config->runtime_folder, "guests", NULL);
     g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
 
     for (const char *uuid; dir && (uuid = g_dir_read_name(dir));) {
         g_autofree char *folder = g_build_filename(path, uuid, NULL);
+        g_autofree char *disk_folder = image_store_guest_folder(guests->store, uuid, NULL);
 
-        if (!known(uuid, data))
+        if (!guests_have_uuid(guests, uuid) && !(disk_folder && g_file_test(disk_folder, G_FILE_TEST_EXISTS)))
             guests_remove_socket_folder(folder);
     }
 }
@@ -292,7 +292,7 @@ static gboolean is_anyones(const char *uuid, gpointer data)
         if (!orphan && strcmp(found->uuid, uuid) == 0)
             return TRUE;
     }
-    return known_uuid(uuid, known->guests);
+    return guests_have_uuid(known->guests, uuid);
 }
 
 /* Half-made things of an earlier hvmd. */
@@ -307,9 +307,14 @@ static void clear_remains(Guests *guests, GPtrArray *all)
 
     if (!image_store_recover(guests->store, is_anyones, &known, &error))
         g_warning("%s", error->message);
+
+    g_auto(GStrv) strays = image_store_list_strays(guests->store, is_anyones, &known);
+
+    for (char **stray = strays; *stray; stray++)
+        g_warning("libvirt knows no guest for %s, which is left as it is: see `hvm doctor`", *stray);
     if (!unreadable) /* nobody can tell whose network it is on */
         clear_networks(guests);
-    clear_socket_folders(guests, is_anyones, &known);
+    clear_socket_folders(guests);
 }
 
 void guests_recover(Guests *guests)
