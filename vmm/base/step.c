@@ -7,25 +7,33 @@
 #include <string.h>
 #include <unistd.h>
 
-static gboolean inject(const char *name, GError **error)
+/* What the file wants of this step, or NULL. Caller frees. */
+static char *read_action(const char *name)
 {
     const char *path = g_getenv("HVM_FAULT_FILE");
     g_autofree char *text = NULL;
 
     if (!path || !g_file_get_contents(path, &text, NULL, NULL))
-        return TRUE;
+        return NULL;
 
     g_auto(GStrv) words = g_strsplit(g_strstrip(text), " ", 2);
 
-    if (g_strv_length(words) != 2 || strcmp(words[0], name) != 0)
-        return TRUE;
-    if (strcmp(words[1], "kill") == 0)
-        kill(getpid(), SIGKILL);
-    if (strcmp(words[1], "wait") == 0) {
-        while (g_file_test(path, G_FILE_TEST_EXISTS))
-            g_usleep(10000);
-        return TRUE;
+    return g_strv_length(words) == 2 && strcmp(words[0], name) == 0 ? g_strdup(words[1]) : NULL;
+}
+
+static gboolean inject(const char *name, GError **error)
+{
+    g_autofree char *action = read_action(name);
+
+    while (action && strcmp(action, "wait") == 0) {
+        g_usleep(10000);
+        g_free(action);
+        action = read_action(name);
     }
+    if (!action)
+        return TRUE;
+    if (strcmp(action, "kill") == 0)
+        kill(getpid(), SIGKILL);
     g_set_error(error, HVM_ERROR, HVM_ERROR_INTERNAL, "step %s: made to fail by a test", name);
     return FALSE;
 }
