@@ -102,6 +102,20 @@ wait $client
 libvirtd -d
 t "hvmd finds libvirtd again" wait_for 60 connected
 no_leaks "nothing is left of it"
+
+# libvirtd goes in the moment in which it has defined a domain.
+fault_set create.define wait
+create b >"$work/create" 2>&1 &
+client=$!
+t "a domain is defined" wait_for 60 vsh dominfo b
+libvirt_kill -9
+fault_set create.define fail
+wait $client
+is "its create fails" $? 14
+fault_clear
+libvirtd -d
+t "hvmd finds libvirtd again" wait_for 60 connected
+no_leaks "nothing is left of it, such as a domain without a disk"
 t "hvmd leaves" hvmd_stop
 is "hvmd says nothing bad" "$(grep -E 'CRITICAL|ERROR: AddressSanitizer|runtime error' "$log")" ""
 done_testing

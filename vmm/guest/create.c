@@ -12,11 +12,6 @@
 #include "template_keys.h"
 #include "units.h"
 
-typedef struct {
-    Guests *guests;
-    Guest *guest;
-} Pair;
-
 void guest_forget(Guests *guests, Guest *guest)
 {
     g_mutex_lock(&guests->lock);
@@ -37,28 +32,6 @@ void guest_publish(Guests *guests, Guest *guest)
     g_mutex_unlock(&guests->lock);
     if (!guest->real->ephemeral)
         guest_emit(guests, guest, "created");
-}
-
-static gboolean undo_name(gpointer data, GError **error G_GNUC_UNUSED)
-{
-    Pair *pair = data;
-
-    guest_forget(pair->guests, pair->guest);
-    return TRUE;
-}
-
-static gboolean undo_disk(gpointer data, GError **error)
-{
-    Pair *pair = data;
-
-    return image_store_destroy_guest(pair->guests->store, pair->guest->real->uuid, error);
-}
-
-static gboolean undo_define(gpointer data, GError **error)
-{
-    Pair *pair = data;
-
-    return pair->guests->runtime->undefine(pair->guests->runtime, pair->guest->real, error);
 }
 
 gboolean guest_set_image(RuntimeGuest *real, const Image *image, GError **error)
@@ -189,22 +162,44 @@ static gboolean define(Guests *guests, const RuntimeGuest *real, GError **error)
     return FALSE;
 }
 
+/* How far a create came. */
+typedef enum {
+    MADE_NAME,
+    MADE_DISK,
+    MADE_DOMAIN /* or libvirt may have it, whatever it answered */
+} Made;
+
+/* Takes back what was made: the domain first, because a disk is not removed from under one that may be there. What libvirt does not take
+ * back now, it does when it answers again. */
+static void take_back(Guests *guests, Guest *guest, Made made)
+{
+    RuntimeGuest *real = guest->real;
+    g_autoptr(GError) error = NULL;
+
+    if (made == MADE_DOMAIN)
+        image_store_mark_guest(guests->store, real->uuid, TRUE, NULL);
+    if ((made < MADE_DOMAIN || guests->runtime->undefine(guests->runtime, real, &error)) &&
+        (made < MADE_DISK || image_store_destroy_guest(guests->store, real->uuid, &error))) {
+        guest_forget(guests, guest);
+        return;
+    }
+    g_message("guest '%s': what was made of it is to be taken away later: %s", real->spec->name, error->message);
+    guest_take_away_later(guests, guest);
+}
+
 gboolean guests_create(Guests *guests, const Caller *caller, const char *name, const char *template_name,
                        const Settings *request, GuestsProgressFunc progress, gpointer data, GError **error)
 {
     g_autoptr(Image) image = NULL;
-    g_autoptr(Undo) undo = NULL;
+    Made made = MADE_NAME;
 
     if (!name_check(name, "guest name", error) || !name_check(template_name, "template name", error))
         return FALSE;
 
     g_autoptr(Guest) guest = guest_prepare(guests, caller, name, template_name, request, FALSE, &image, error);
-    Pair pair = {guests, guest};
 
-    undo = undo_new();
     if (!guest || !guest_take_name(guests, caller, guest, error))
         return FALSE;
-    undo_push(undo, "name", undo_name, &pair, NULL);
 
     gboolean good = step_reached("create.name", error);
 
@@ -213,20 +208,19 @@ gboolean guests_create(Guests *guests, const Caller *caller, const char *name, c
         good = image_store_create_guest(guests->store, guest->real->uuid, image, guest->real->spec->disk_bytes, FALSE, error);
     }
     if (good) {
-        undo_push(undo, "disk", undo_disk, &pair, NULL);
-        good = step_reached("create.disk", error) && define(guests, guest->real, error);
+        made = MADE_DISK;
+        good = step_reached("create.disk", error);
     }
     if (good) {
-        undo_push(undo, "domain", undo_define, &pair, NULL);
-        good = step_reached("create.define", error) && image_store_mark_guest(guests->store, guest->real->uuid, FALSE, error) &&
-               step_reached("create.finish", error);
+        made = MADE_DOMAIN;
+        good = define(guests, guest->real, error) && step_reached("create.define", error) &&
+               image_store_mark_guest(guests->store, guest->real->uuid, FALSE, error) && step_reached("create.finish", error);
     }
     if (!good) {
         guest_prefix_error(error, name);
-        undo_roll_back(undo);
+        take_back(guests, guest, made);
         return FALSE;
     }
-    undo_commit(undo);
     guest_publish(guests, guest);
     return TRUE;
 }

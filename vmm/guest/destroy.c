@@ -96,7 +96,8 @@ void guest_finish_destroy(Guests *guests, Guest *guest)
 {
     guest_forget(guests, guest);
     guests_release_network(guests, guest->real->owner_uid);
-    guest_emit(guests, guest, "destroyed");
+    if (guest->real->ephemeral || !guest->creating) /* else nobody was told that it was created */
+        guest_emit(guests, guest, "destroyed");
 }
 
 static void take_away_work(Guests *guests, gpointer data)
