@@ -103,7 +103,25 @@ libvirtd -d
 t "hvmd finds libvirtd again" wait_for 60 connected
 no_leaks "nothing is left of it"
 
-# libvirtd goes in the moment in which it has defined a domain.
+# libvirtd goes in the moment in which it has started a domain, and again in that in which it has defined one.
+create b >/dev/null
+fault_set start.domain wait
+hvm start b --no-wait >"$work/start" 2>&1 &
+client=$!
+t "a domain runs" wait_for 60 eval 'vsh domstate b | grep -q running'
+pid=$(qemu_pid b)
+sleep 1 # libvirtd forgets one that it has not started altogether
+libvirt_kill -9
+fault_set start.domain fail
+wait $client
+is "its start fails" $? 14
+fault_clear
+is "its QEMU cannot be ended" "$(gone "$pid" || echo runs)" runs
+like "so that its cores stay its own" "$(promises)" "'b'"
+libvirtd -d
+t "hvmd finds it running when libvirtd is back" wait_for 60 is_state b running
+like "on its cores" "$(promises)" "'b'"
+hvm destroy b >/dev/null
 fault_set create.define wait
 create b >"$work/create" 2>&1 &
 client=$!
