@@ -284,6 +284,16 @@ gboolean nat_detach(Nat *nat, virConnectPtr connect, uid_t owner_uid, const char
     return TRUE;
 }
 
+gboolean nat_sweep(Nat *nat, virConnectPtr connect, uid_t owner_uid, gboolean (*known)(const char *guest_name, gpointer data),
+                   gpointer data, GError **error)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&nat->lock);
+    g_autoptr(virNetwork) network = NULL;
+
+    return find_network(nat, connect, owner_uid, &network, NULL, error) &&
+           (!network || nat_hosts_sweep(network, known, data, error));
+}
+
 static gboolean is_attached(const Nat *nat, uid_t owner_uid)
 {
     g_autofree char *prefix = attached_key(owner_uid, "");

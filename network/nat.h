@@ -43,6 +43,11 @@ char *nat_describe_address(const char *address);
 /* Removes the guest's entry. TRUE where it was not there. */
 gboolean nat_detach(Nat *nat, virConnectPtr connect, uid_t owner_uid, const char *guest_name, GError **error);
 
+/* Removes the entries of guests of the owner for whose names `known` says FALSE, so that their addresses are free again: for recovery. TRUE
+ * where there is no network. `known` is called with the mutex held. */
+gboolean nat_sweep(Nat *nat, virConnectPtr connect, uid_t owner_uid, gboolean (*known)(const char *guest_name, gpointer data),
+                   gpointer data, GError **error);
+
 /* Destroys and undefines the owner's network, if this hvmd made it. TRUE where it is not there, and, leaving it alone, where
  * a guest that nat_attach() entered in this process has not been detached: another guest of the owner that starts
  * meanwhile keeps its network. */

@@ -165,16 +165,39 @@ gboolean nat_hosts_enter(virNetworkPtr network, const char *name, char **ret_mac
     return TRUE;
 }
 
+/* Loads the stored (0) or the running (1) half; `held` is NULL where there is none. */
+static gboolean side_load_if_there(Side *side, virNetworkPtr network, int half, GError **error)
+{
+    return (half ? virNetworkIsActive(network) : virNetworkIsPersistent(network)) != 1 ||
+           side_load(side, network, half ? VIR_NETWORK_UPDATE_AFFECT_LIVE : VIR_NETWORK_UPDATE_AFFECT_CONFIG, error);
+}
+
 gboolean nat_hosts_remove(virNetworkPtr network, const char *name, GError **error)
 {
     gboolean good = TRUE;
 
-    for (int i = 0; good && i < 2; i++) {
+    for (int half = 0; good && half < 2; half++) {
         g_auto(Side) side = {0};
 
-        if ((i ? virNetworkIsActive(network) : virNetworkIsPersistent(network)) == 1)
-            good = side_load(&side, network, i ? VIR_NETWORK_UPDATE_AFFECT_LIVE : VIR_NETWORK_UPDATE_AFFECT_CONFIG, error) &&
-                   side_remove(&side, name, error);
+        good = side_load_if_there(&side, network, half, error) && (!side.held || side_remove(&side, name, error));
+    }
+    return good;
+}
+
+gboolean nat_hosts_sweep(virNetworkPtr network, gboolean (*known)(const char *name, gpointer data), gpointer data, GError **error)
+{
+    gboolean good = TRUE;
+
+    for (int half = 0; good && half < 2; half++) {
+        g_auto(Side) side = {0};
+
+        good = side_load_if_there(&side, network, half, error);
+        for (guint i = 0; good && side.held && i < side.held->dns->len; i++) {
+            const NatHost *host = side.held->dns->pdata[i];
+
+            if (find_by_address(side.held->dhcp, host->address) && !known(host->name, data))
+                good = side_update(&side, VIR_NETWORK_UPDATE_COMMAND_DELETE, host, error);
+        }
     }
     return good;
 }

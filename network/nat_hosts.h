@@ -25,3 +25,6 @@ gboolean nat_hosts_enter(virNetworkPtr network, const char *name, char **ret_mac
 
 /* Removes `name` from whichever halves there are. TRUE where it is in none. */
 gboolean nat_hosts_remove(virNetworkPtr network, const char *name, GError **error);
+
+/* Removes each name for which `known` says FALSE and which has an address of DHCP's: others are an administrator's. */
+gboolean nat_hosts_sweep(virNetworkPtr network, gboolean (*known)(const char *name, gpointer data), gpointer data, GError **error);

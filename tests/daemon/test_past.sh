@@ -75,7 +75,8 @@ is "each guest that was made is there, and no other" "$(hvm list --json | json '
     "new1 new2 new3 new4 new5 new6 new7 new8"
 for i in 1 2 3 4 5 6 7 8; do hvm destroy "new$i" >/dev/null; done
 
-# An ephemeral guest which hvmd and libvirtd have both forgotten.
+# An ephemeral guest which hvmd and libvirtd have both forgotten, of an owner with a lasting one.
+create b >/dev/null
 hvm run debian12 --cpus 1 --memory 512M -- sleep 1000 >/dev/null 2>&1 </dev/null &
 client=$!
 t "an ephemeral guest runs" wait_for 120 eval 'vsh list --name | grep -q ^run-'
@@ -88,6 +89,8 @@ wait_for 30 connected
 t "it is ended by the next hvmd" wait_for 30 eval '! vsh list --name | grep -q ^run-'
 t "the disk of the one that is not known is kept" test -f "$stray/root.qcow2"
 like "and named in the log" "$(cat "$log")" "libvirt knows no guest for $stray"
+is "nobody holds an address for one that is gone" "$(vsh net-dumpxml hvm-nat-0 | grep '<hostname>')" ""
+hvm destroy b >/dev/null
 rm -r "$stray" "/run/hvm/guests/${stray##*/}"
 is "until it is removed" "$(strays)" ""
 no_leaks "nothing is left of the ephemeral one, nor promised to it"

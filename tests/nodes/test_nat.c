@@ -382,8 +382,15 @@ static void test_foreign(void)
     assert_clean();
 }
 
+static gboolean is_a1(const char *name, gpointer data G_GNUC_UNUSED)
+{
+    return strcmp(name, "a1") == 0;
+}
+
 static void test_full(void)
 {
+    g_autoptr(GError) error = NULL;
+
     assert_attached(ALICE, "a1", "10.88.0.2");
     must("for i in $(seq 3 254); do echo \"<host ip='10.88.0.$i'><hostname>n$i</hostname></host>\"; done >/run/dns.xml && "
          "virsh -c qemu:///system net-dumpxml --inactive hvm-nat-1000 >/run/net.xml && "
@@ -392,6 +399,19 @@ static void test_full(void)
     assert_attached(ALICE, "a1", "10.88.0.2");
     detach(ALICE, "a1");
     assert_attached(ALICE, "a2", "10.88.0.2");
+    detach(ALICE, "a2");
+    assert_attached(ALICE, "a1", "10.88.0.2");
+    /* Entries of guests that are gone, and one of an administrator's. */
+    must("for half in live config; do virsh -c qemu:///system net-update hvm-nat-1000 add dns-host "
+         "\"<host ip='192.0.2.1'><hostname>site</hostname></host>\" --$half; done");
+    nat_sweep(nat, connect_, ALICE, is_a1, NULL, &error);
+    g_assert_no_error(error);
+    assert_attached(ALICE, "a1", "10.88.0.2");
+    assert_attached(ALICE, "a2", "10.88.0.3");
+    must("virsh -c qemu:///system net-dumpxml hvm-nat-1000 | grep site");
+    nat_sweep(nat, connect_, BOB, is_a1, NULL, &error); /* who has none */
+    g_assert_no_error(error);
+    detach(ALICE, "a1");
     detach(ALICE, "a2");
     release(ALICE);
     assert_clean();

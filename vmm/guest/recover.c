@@ -199,27 +199,45 @@ gboolean guests_have_uuid(Guests *guests, const char *uuid)
     return known;
 }
 
-/* Networks of owners who have no guest any more. */
+typedef struct {
+    Guests *guests;
+    uid_t uid;
+} Owner;
+
+/* Whether the owner has a guest of that name, or any where it is NULL. Names are compared as DNS does. */
+static gboolean has_guest(const char *name, gpointer data)
+{
+    const Owner *owner = data;
+    GHashTableIter iter;
+    Guest *guest = NULL;
+    gboolean has = FALSE;
+
+    g_mutex_lock(&owner->guests->lock);
+    g_hash_table_iter_init(&iter, owner->guests->table);
+    while (!has && g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
+        has = guest->real->owner_uid == owner->uid && (!name || g_ascii_strcasecmp(guest->real->spec->name, name) == 0);
+    g_mutex_unlock(&owner->guests->lock);
+    return has;
+}
+
+/* Networks of owners who have no guest any more, and in the others what guests left that are none any more. */
 static void clear_networks(Guests *guests)
 {
     g_autoptr(virConnect) connect = virt_get(guests->virt, NULL);
     g_auto(GStrv) names = connect ? nat_list(guests->nat, connect, NULL) : NULL;
 
     for (char **name = names; name && *name; name++) {
+        g_autoptr(GError) error = NULL;
         guint64 uid = 0;
-        gboolean used = FALSE;
-        GHashTableIter iter;
-        Guest *guest = NULL;
 
         if (!g_str_has_prefix(*name, "hvm-nat-") || !g_ascii_string_to_unsigned(*name + 8, 10, 0, G_MAXUINT32, &uid, NULL))
             continue;
-        g_mutex_lock(&guests->lock);
-        g_hash_table_iter_init(&iter, guests->table);
-        while (!used && g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
-            used = guest->real->owner_uid == (uid_t)uid;
-        g_mutex_unlock(&guests->lock);
-        if (!used)
-            nat_release(guests->nat, connect, (uid_t)uid, NULL);
+
+        Owner owner = {guests, (uid_t)uid};
+
+        if (!(has_guest(NULL, &owner) ? nat_sweep(guests->nat, connect, owner.uid, has_guest, &owner, &error)
+                                      : nat_release(guests->nat, connect, owner.uid, &error)))
+            g_warning("network '%s': what is left in it stays until the next start: %s", *name, error->message);
     }
 }
 
