@@ -68,6 +68,22 @@ hvmd_start
 t "a guest that died while hvmd was dead is not running" wait_for 60 eval '[[ $(state_of a) =~ ^(off|crashed)$ ]]'
 no_leaks "its cores and memory are free" off
 
+t "one starts" start_nowait a
+hvmd_kill
+fault_set recover.listed wait
+before=$(grep -c "connected to" "$log")
+die_once_listed() {
+    wait_for 30 eval '[ $(grep -c "connected to" "$log") -gt $before ]'
+    sleep 1 # the listing follows at once
+    kill -9 "$(qemu_pid a)"
+    wait_for 30 eval 'vsh domstate a | grep -q "shut off"'
+    fault_clear
+}
+die_once_listed &
+hvmd_start
+t "a guest that died while hvmd read the guests back is shown crashed" wait_for 60 is_state a crashed
+no_leaks "its cores and memory are free" off
+
 # What somebody does with virsh is seen.
 start_nowait a || bail "a does not start"
 vsh destroy a >/dev/null

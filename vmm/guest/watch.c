@@ -112,8 +112,8 @@ void guests_on_lifecycle(const char *uuid, const char *name, int event, int deta
     gboolean down = event == VIR_DOMAIN_EVENT_STOPPED || event == VIR_DOMAIN_EVENT_CRASHED;
 
     g_mutex_lock(&guests->lock);
+    /* Before everything was read back, which may be over but for the clearing, all that is told wants another listing. */
     Guest *guest = guests->ready ? g_hash_table_lookup(guests->table, name) : NULL;
-    gboolean ready = guests->ready;
 
     ours = guest && strcmp(guest->real->uuid, uuid) == 0;
     if (ours && guest->operation && down && strcmp(guest->operation, "stop") == 0) {
@@ -126,6 +126,6 @@ void guests_on_lifecycle(const char *uuid, const char *name, int event, int deta
     g_mutex_unlock(&guests->lock);
     if (queue)
         guests_run(guests, reconcile_work, g_strdup(name));
-    else if (ready && (!ours || event == VIR_DOMAIN_EVENT_UNDEFINED))
+    else if (!ours || event == VIR_DOMAIN_EVENT_UNDEFINED)
         queue_read_back(guests);
 }
