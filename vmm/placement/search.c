@@ -237,6 +237,7 @@ void search_run(const Search *search, int excluded, unsigned from, Solution *ret
     }
     for (unsigned i = 0; low + i <= high && !best.found; i++)
         run_cells(search, want->spread ? high - i : low + i, excluded, &best);
+    best.cut_short |= devices_cut_short(search->devices);
     *ret_solution = best;
 }
 

@@ -3,7 +3,7 @@
  *
  * survey.c turns a Host, a Ledger and the bounds into a Survey: plain arrays of the units that may be given, in their
  * slices (L3 caches), regions (packages) and nodes. shares.c answers what it costs to take so many units from one node.
- * search.c and walk.c pick the nodes. devices.c matches devices. layout.c turns a Solution into what a guest sees. refusal.c and
+ * search.c and walk.c pick the nodes. devices.c and match.c choose devices. layout.c turns a Solution into what a guest sees. refusal.c and
  * explain.c say it in words. placement.c ties it together.
  *
  * The order of everything in a Survey follows from numbers of the operating system alone, never from the order of a list.
@@ -179,7 +179,7 @@ void shares_pick(const Shares *shares, unsigned i, unsigned packages, unsigned c
 /* As shares_cost() for one package, with slice `without` (an index into survey->slices) left out. */
 Cost shares_cost_without(const Shares *shares, unsigned i, unsigned count, unsigned without, GArray *ret_units);
 
-/* ---- devices.c: which devices ---- */
+/* ---- devices.c, match.c: which devices ---- */
 
 typedef struct Devices Devices;
 
@@ -197,6 +197,10 @@ gboolean devices_on_node(const Devices *devices, unsigned i);
  * best match for a guest on the nodes `in` (by survey index). G_MAXUINT64 where there is none. `ret_choice` (may be NULL):
  * for each wanted device, by name, an index for devices_get(). */
 guint64 devices_cost(const Devices *devices, const gboolean *in, gboolean ignore_locality, unsigned *ret_choice);
+/* Whether a match so far was not looked for to its end: it may not be the best one. That there is none is always known. */
+gboolean devices_cut_short(const Devices *devices);
+/* Effort of all matches so far, in classes of devices looked at: bounded, whatever is wanted. */
+guint64 devices_looks(const Devices *devices);
 /* The wanted devices by name. */
 const SpecDevice *devices_wanted(const Devices *devices, unsigned i);
 const HostDevice *devices_get(const Devices *devices, unsigned device);
