@@ -29,9 +29,10 @@ static void case_want(Case *c, const char *kind, Locality locality)
 
 static void case_hold(Case *c, unsigned device)
 {
-    LedgerEntry *entry = ledger_entry_new("holder", "holder", 0);
+    const char *address = ((HostDevice *)g_ptr_array_index(c->host->devices, device))->address;
+    LedgerEntry *entry = ledger_entry_new(address, "holder", 0);
 
-    g_ptr_array_add(entry->devices, g_strdup(((HostDevice *)g_ptr_array_index(c->host->devices, device))->address));
+    g_ptr_array_add(entry->devices, g_strdup(address));
     ledger_add(c->ledger, entry);
 }
 
@@ -259,6 +260,94 @@ static void test_all_ways(void)
     g_assert_cmpuint(refused, >, 80);
 }
 
+/* ---- Too many choices of nodes ---- */
+
+/* 24 nodes, one GPU on each. */
+static void set_up_nodes(Case *c)
+{
+    case_init(c, "pack:2 numa:12 core:2 pu:1", NULL, 0);
+    for (unsigned i = 0; i < 24; i++) {
+        HostDevice *device = g_new0(HostDevice, 1);
+
+        device->address = g_strdup_printf("0000:%02x:00.0", i + 1);
+        device->class_code = 0x030200;
+        device->node = (int)i;
+        device->iommu_group = (int)i;
+        g_ptr_array_add(c->host->devices, device);
+    }
+    c->spec.cpus = 12;
+    c->spec.memory_bytes = 12 * 64 * HVM_MIB;
+    for (unsigned i = 0; i < 6; i++)
+        case_want(c, "gpu", LOCALITY_REQUIRED);
+}
+
+static gboolean has_note(const Placement *placement, const char *words)
+{
+    for (guint i = 0; i < placement->notes->len; i++)
+        if (strstr(g_ptr_array_index(placement->notes, i), words))
+            return TRUE;
+    return FALSE;
+}
+
+/* The GPUs are where there is nothing else left: 190,051 choices of up to six of 24 nodes, of which one will do. */
+static void test_many_nodes(void)
+{
+    g_autoptr(Placement) placement = NULL;
+    g_autoptr(GError) error = NULL;
+    Case c;
+
+    set_up_nodes(&c);
+    for (unsigned i = 0; i < 24; i++)
+        if (i % 4 != 1)
+            case_hold(&c, i);
+    placement = placement_solve(c.host, &c.spec, c.ledger, NULL, NULL, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(placement->cells->len, ==, 6);
+    for (guint i = 0; i < placement->cells->len; i++)
+        g_assert_cmpuint(g_array_index(placement->cells, PlacementCell, i).node, ==, 4 * i + 1);
+    g_assert_true(has_note(placement, "Not every placement was looked at"));
+    case_clear(&c);
+}
+
+/* Only the last twelve nodes have memory, of which only the last six have free GPUs: what was not found is not said to be impossible. */
+static void test_many_nodes_refused(void)
+{
+    g_autoptr(GError) error = NULL;
+    Case c;
+
+    set_up_nodes(&c);
+    c.spec.numa_nodes = 6;
+    for (unsigned i = 0; i < 24; i++)
+        fixture_set_pool(c.host, i, 4 * HVM_KIB, i < 12 ? 64 * HVM_MIB : HVM_GIB);
+    for (unsigned i = 12; i < 18; i++)
+        case_hold(&c, i);
+    g_assert_null(placement_solve(c.host, &c.spec, c.ledger, NULL, NULL, &error));
+    g_assert_error(error, HVM_ERROR, HVM_ERROR_NO_PLACEMENT);
+    g_assert_nonnull(strstr(error->message, "not every choice of NUMA nodes and devices was tried, as there are too many"));
+    case_clear(&c);
+}
+
+/* No GPU's node has cores: the nearest of the others are taken, not the lowest. */
+static void test_many_nodes_near(void)
+{
+    g_autoptr(Placement) placement = NULL;
+    g_autoptr(GError) error = NULL;
+    Case c;
+
+    set_up_nodes(&c);
+    for (guint i = 0; i < c.spec.devices->len; i++)
+        ((SpecDevice *)g_ptr_array_index(c.spec.devices, i))->locality = LOCALITY_PREFERRED;
+    for (unsigned i = 0; i < 18; i++)
+        case_hold(&c, i);
+    fixture_take(c.ledger, "other", "36-47");
+    placement = placement_solve(c.host, &c.spec, c.ledger, NULL, NULL, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(placement->cells->len, ==, 6);
+    for (guint i = 0; i < placement->cells->len; i++)
+        g_assert_cmpuint(g_array_index(placement->cells, PlacementCell, i).node, ==, 12 + i);
+    case_clear(&c);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -267,5 +356,8 @@ int main(int argc, char **argv)
     g_test_add_func("/match/makes-room", test_makes_room);
     g_test_add_func("/match/bounded", test_bounded);
     g_test_add_func("/match/all-ways", test_all_ways);
+    g_test_add_func("/match/many-nodes", test_many_nodes);
+    g_test_add_func("/match/many-nodes-refused", test_many_nodes_refused);
+    g_test_add_func("/match/many-nodes-near", test_many_nodes_near);
     return g_test_run();
 }

@@ -373,14 +373,14 @@ unsigned devices_local_count(const Devices *devices)
     return count;
 }
 
-gboolean devices_on_node(const Devices *devices, unsigned i)
+unsigned devices_distance(const Devices *devices, unsigned i)
 {
-    int node = (int)survey_node(devices->survey, i)->host_node->node;
+    unsigned nearest = 255;
 
     for (guint c = 0; c < devices->classes->len; c++)
-        if ((devices_class(devices, c)->requests & devices->local) && devices_class(devices, c)->node == node)
-            return TRUE;
-    return FALSE;
+        if (devices_class(devices, c)->requests & devices->local)
+            nearest = MIN(nearest, devices_class(devices, c)->distances[i]);
+    return nearest;
 }
 
 const SpecDevice *devices_wanted(const Devices *devices, unsigned i)

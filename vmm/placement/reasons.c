@@ -78,6 +78,7 @@ static void explain_nodes(Placement *placement, const Search *search, const Solu
 {
     g_autofree char *nodes = list_nodes(search, solution);
     g_auto(Solution) second = {0};
+    gboolean cut_short = FALSE;
     unsigned trials = 0;
 
     if (search->survey->nodes->len == 1)
@@ -91,7 +92,9 @@ static void explain_nodes(Placement *placement, const Search *search, const Solu
         placement_reason(placement, "On %s: the most that take equal shares.", nodes);
     else
         placement_reason(placement, "On %s: %s.", nodes,
-                         solution->node_count == 1 ? "one has room for all of it" : "no fewer have room for it");
+                         solution->node_count == 1 ? "one has room for all of it"
+                         : solution->cut_short     ? "no fewer were found to have room for it"
+                                                   : "no fewer have room for it");
     /* Another set of nodes lacks one of these. */
     for (guint i = solution->cells->len; i-- > 0 && trials < NODE_TRIALS_MAX;) {
         g_auto(Solution) other = {0};
@@ -100,6 +103,7 @@ static void explain_nodes(Placement *placement, const Search *search, const Solu
             continue;
         trials++;
         search_run(search, (int)g_array_index(solution->cells, Cell, i).node, solution->node_count, &other);
+        cut_short |= other.cut_short;
         if (!other.found)
             continue;
         if (!second.found || other.node_count < second.node_count ||
@@ -110,15 +114,15 @@ static void explain_nodes(Placement *placement, const Search *search, const Solu
         }
     }
     if (!second.found) {
-        placement_reason(placement, "No other choice of NUMA nodes fits.");
+        placement_reason(placement, cut_short ? "No other choice of NUMA nodes was found to fit." : "No other choice of NUMA nodes fits.");
         return;
     }
 
     g_autofree char *other_nodes = list_nodes(search, &second), *why = compare_solutions(&second, solution);
 
-    gboolean all = trials < NODE_TRIALS_MAX || solution->cells->len <= NODE_TRIALS_MAX;
+    gboolean all = !cut_short && (trials < NODE_TRIALS_MAX || solution->cells->len <= NODE_TRIALS_MAX);
 
-    placement_reason(placement, "%s: %s; it loses %s.", all ? "Second best" : "Next best of those tried", other_nodes, why);
+    placement_reason(placement, "%s: %s; it loses %s.", all ? "Second best" : "Second best of those tried", other_nodes, why);
 }
 
 /* The slices in which units lie, by their L3's number, as a list for people. */
@@ -194,19 +198,23 @@ static void explain_devices(Placement *placement, const Search *search, const So
 {
     if (!devices_count(search->devices))
         return;
-    if (solution->device_cost >> 32)
-        placement_reason(placement, "Some devices are not on the guest's NUMA nodes: no %u NUMA node%s with room for it %s "
-                         "nearer to them.", solution->node_count, solution->node_count == 1 ? "" : "s",
-                         solution->node_count == 1 ? "is" : "are");
-    else if (devices_local_count(search->devices))
+    if (solution->device_cost >> 32) {
+        g_autofree char *nodes = solution->node_count == 1 ? g_strdup("NUMA node")
+                                                           : g_strdup_printf("choice of %u NUMA nodes", solution->node_count);
+
+        placement_reason(placement, "Some devices are not on the guest's NUMA nodes: no nearer %s with room for it %s.", nodes,
+                         solution->cut_short ? "was found" : "exists");
+    } else if (devices_local_count(search->devices)) {
         placement_reason(placement, "All devices that ought to be near are on the guest's NUMA nodes.");
+    }
 
     unsigned switches = (unsigned)solution->device_cost; /* a device whose way is not told counts as one */
 
     if (devices_count(search->devices) > 1 && switches == 1)
         placement_reason(placement, "All devices are below one PCIe root port.");
     else if (devices_count(search->devices) > 1)
-        placement_reason(placement, "The devices are below %u PCIe root ports: no others as near are below fewer.", switches);
+        placement_reason(placement, "The devices are below %u PCIe root ports: no others as near %s below fewer.", switches,
+                         solution->cut_short ? "were found" : "are");
 }
 
 void reasons_fill(Placement *placement, const Search *search, const Solution *solution)

@@ -14,6 +14,7 @@
 typedef struct {
     const Question *question;
     const Search *search;
+    gboolean cut_short;
     GError **error;
 } Refusal;
 
@@ -75,6 +76,8 @@ static gboolean refuse(const Refusal *refusal, GPtrArray *advice, const char *fo
     g_autoptr(GString) text = g_string_new(NULL);
     g_string_vprintf(text, format, arguments);
     va_end(arguments);
+    if (refusal->cut_short)
+        g_string_append(text, "; not every choice of NUMA nodes and devices was tried, as there are too many");
     for (guint i = 0; i < advice->len; i++)
         g_string_append_printf(text, "%s%s", i ? ", or " : " (", (const char *)g_ptr_array_index(advice, i));
     if (advice->len)
@@ -387,7 +390,7 @@ static gboolean refuse_locality(const Refusal *refusal)
     for (guint i = 0; i < survey->nodes->len; i++) {
         unsigned units = units_on(refusal, i), node = survey_node(survey, i)->host_node->node;
 
-        if (!devices_on_node(devices, i))
+        if (devices_distance(devices, i) != 10)
             continue;
         g_string_append_printf(have, "%snode %u has %u", have->len ? ", " : "", node, units);
         if (units > most) {
@@ -436,9 +439,9 @@ static gboolean devices_suffice(const Refusal *refusal)
     return devices_cost(refusal->search->devices, none, TRUE, NULL) != G_MAXUINT64;
 }
 
-gboolean refusal_explain(const Question *question, const Search *search, GError **error)
+gboolean refusal_explain(const Question *question, const Search *search, gboolean cut_short, GError **error)
 {
-    const Refusal refusal = {question, search, error};
+    const Refusal refusal = {question, search, cut_short, error};
     const Want *want = &search->want;
     g_auto(Solution) solution = {0};
     Want other = *want;

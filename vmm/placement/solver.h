@@ -191,8 +191,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Devices, devices_free)
 unsigned devices_count(const Devices *devices);
 /* Number of those whose place matters. */
 unsigned devices_local_count(const Devices *devices);
-/* Whether a device which may be chosen for one of those lies on node `i` of the survey. */
-gboolean devices_on_node(const Devices *devices, unsigned i);
+/* From node `i` of the survey to the nearest device that may be chosen for one of those: 10 is on it, 255 where there is none. */
+unsigned devices_distance(const Devices *devices, unsigned i);
 /* Distance of the devices that ought to be near, in the high 32 bits, then the number of PCIe switches they are below. The
  * best match for a guest on the nodes `in` (by survey index). G_MAXUINT64 where there is none. `ret_choice` (may be NULL):
  * for each wanted device, by name, an index for devices_get(). */
@@ -215,7 +215,7 @@ typedef struct {
 } Cell;
 
 typedef struct {
-    gboolean found, cut_short; /* cut short: there may be better ones (hosts with hundreds of nodes only) */
+    gboolean found, cut_short; /* cut short: there may be better ones, or some where none is found */
     unsigned node_count;
     guint64 device_cost;
     unsigned phase; /* index into search->phases */
@@ -267,5 +267,6 @@ typedef struct {
     gboolean full;
 } Question;
 
-/* Finds the constraint that failed and sets NO_PLACEMENT. Always returns FALSE. */
-gboolean refusal_explain(const Question *question, const Search *search, GError **error);
+/* Finds the constraint that failed and sets NO_PLACEMENT. Always returns FALSE. `cut_short`: the search was, so that the refusal is
+ * not proved, and says so. */
+gboolean refusal_explain(const Question *question, const Search *search, gboolean cut_short, GError **error);
