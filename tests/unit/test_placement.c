@@ -374,6 +374,28 @@ TEST(test_unlike_cores)
     assert_topology(placement, 1, 1, 2, 2);
 }
 
+/* Seven whole cores and a single thread. */
+TEST(test_unlike_cores_dedicated)
+{
+    Spec spec = fixture_spec(13);
+    g_autoptr(Placement) placement = NULL;
+
+    hwloc_bitmap_clr(fixture->host->usable_pus, 15);
+    spec.emulator = EMULATOR_DEDICATED;
+    placement = solve(fixture, &spec);
+    assert_list(placement->reserved, "0-14");
+    assert_list(placement->emulator, "12-13");
+    g_assert_cmpuint(g_array_index(placement->vcpus, PlacementVcpu, 12).pu, ==, 14);
+    placement_free(g_steal_pointer(&placement));
+    spec.cpus = 14; /* the single thread is the emulator's */
+    spec.memory_bytes = 14 * 64 * HVM_MIB;
+    placement = solve(fixture, &spec);
+    assert_list(placement->emulator, "14");
+    spec.cpus = 15;
+    spec.memory_bytes = 15 * 64 * HVM_MIB;
+    assert_refused(fixture, &spec, "guest 'g': needs 9 free cores; this node has 8 (--cpus 14, or --emulator shared)");
+}
+
 /* ---- Memory ---- */
 
 TEST(test_page_sizes)
@@ -664,6 +686,8 @@ int main(int argc, char **argv)
     ADD("sockets-and-spread", test_sockets_and_spread);
     ADD("unequal-cells", test_unequal_cells);
     ADD("unlike-cores", test_unlike_cores);
+    g_test_add("/placement/unlike-cores-dedicated", Fixture, "pack:1 [numa] l3:1 core:8 pu:2", fixture_set_up,
+               test_unlike_cores_dedicated, fixture_tear_down);
     ADD("page-sizes", test_page_sizes);
     ADD("memory-refusals", test_memory_refusals);
     ADD("ledger-memory", test_ledger_memory);

@@ -452,6 +452,7 @@ typedef struct {
     unsigned rank, width; /* width 0: any, counted in threads if weighted */
     gboolean weighted;
     unsigned want, idle;  /* idle: threads that one core has to spare */
+    unsigned emulator;    /* weighted: threads of the emulator's core, if it has one */
 } Counting;
 
 static unsigned weight_of(const Counting *counting, const Brick *b)
@@ -493,7 +494,8 @@ static Verdict judge(const Case *c, guint mask, int emulator, const Counting *co
 
         if (!(mask & (1u << i)))
             continue;
-        if ((counting->width && b->width != counting->width) || b->width <= counting->idle)
+        if ((counting->width && b->width != counting->width) || (b->width <= counting->idle && (int)i != emulator) ||
+            (counting->weighted && (int)i == emulator && b->width != counting->emulator))
             goto out;
         hwloc_bitmap_or(reserved, reserved, b->pus);
         unisolated += b->isolated ? 0 : weight;
@@ -584,7 +586,7 @@ static GArray *list_countings(const Case *c)
         seen[brick(c, i)->width] = TRUE;
     for (unsigned width = 8; width > 0; width--) {
         unsigned cores = MAX((c->spec.cpus + width - 1) / width, MAX(c->spec.numa_nodes, c->spec.sockets));
-        Counting counting = {widths, width, FALSE, cores, 0};
+        Counting counting = {widths, width, FALSE, cores, 0, 0};
 
         if (!seen[width] || c->spec.smt != SMT_SIBLINGS)
             continue;
@@ -592,13 +594,18 @@ static GArray *list_countings(const Case *c)
         widths++;
         g_array_append_val(countings, counting);
     }
-    for (unsigned idle = 0; widths > 1 && c->spec.emulator == EMULATOR_SHARED && idle < widest; idle++) {
-        Counting counting = {widths + idle, 0, TRUE, c->spec.cpus + idle, idle};
+    for (unsigned idle = 0, rank = widths; widths > 1 && idle < widest; idle++) {
+        for (unsigned width = 0; width <= 8; width++) {
+            Counting counting = {rank, 0, TRUE, c->spec.cpus + idle, idle, width};
 
-        g_array_append_val(countings, counting);
+            if (c->spec.emulator == EMULATOR_DEDICATED ? width == 0 || !seen[width] : width > 0)
+                continue;
+            rank++;
+            g_array_append_val(countings, counting);
+        }
     }
     if (c->spec.smt != SMT_SIBLINGS) {
-        Counting counting = {0, 0, FALSE, c->spec.cpus, 0};
+        Counting counting = {0, 0, FALSE, c->spec.cpus, 0, 0};
 
         g_array_append_val(countings, counting);
     }

@@ -159,12 +159,12 @@ static void explain_l3s(Placement *placement, const Search *search, const Soluti
     const Node *node = survey_node(search->survey, cell->node);
     g_autofree gboolean *used = g_new0(gboolean, search->survey->slices->len + 1);
     g_autoptr(GArray) units = g_array_new(FALSE, FALSE, sizeof(unsigned)), second = NULL;
-    unsigned count = cell->count + (unsigned)cell->emulator, trials = 0;
-    Cost best = shares_cost(shares, cell->node, cell->packages, count), second_cost = COST_NONE;
+    unsigned trials = 0;
+    Cost best = shares_cost(shares, cell->node, cell->packages, cell->count, cell->emulator), second_cost = COST_NONE;
 
     if (node->regions > 1 || survey_region(search->survey, node->first_region)->slices < 2)
         return;
-    shares_pick(shares, cell->node, cell->packages, count, units);
+    shares_pick(shares, cell->node, cell->packages, cell->count, cell->emulator, units);
 
     g_autofree char *list = list_l3s(search, units, used);
 
@@ -174,7 +174,7 @@ static void explain_l3s(Placement *placement, const Search *search, const Soluti
 
         if (!used[s] || trials++ >= L3_TRIALS_MAX)
             continue;
-        cost = shares_cost_without(shares, cell->node, count, s, other);
+        cost = shares_cost_without(shares, cell->node, cell->count, cell->emulator, s, other);
         if (cost_less(cost, second_cost)) {
             second_cost = cost;
             g_clear_pointer(&second, g_array_unref);

@@ -249,8 +249,8 @@ static gboolean refuse_total(const Refusal *refusal, unsigned wanted, unsigned h
 
         for (guint i = 0; i < survey->units->len; i++)
             threads += survey_unit(survey, i)->width;
-        return refuse(refusal, advice, "needs %u %sthreads of whole cores; %s %u", refusal->search->want.cpus, adjective, where,
-                      threads);
+        return refuse(refusal, advice, "needs %u %sthreads of whole cores%s; %s %u", refusal->search->want.cpus, adjective,
+                      refusal->search->want.dedicated ? ", and a core for the emulator (dedicated)" : "", where, threads);
     }
     if (have >= wanted)
         return refuse(refusal, advice, "needs %s, the emulator's (dedicated) on the same NUMA node as some of the others; no "

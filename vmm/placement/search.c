@@ -338,9 +338,18 @@ Search *search_new(const Survey *survey, const Devices *devices, const Want *wan
         cores = MAX(cores, MAX(want->numa_nodes, want->sockets));
         add_phase(search, (Phase){.width = width, .want = cores, .extra = extra});
     }
-    /* Threads of unlike cores together; where no whole cores give exactly so many, cores that can spare the idle ones. */
-    for (unsigned idle = 0; survey->width_count > 1 && !extra && survey->widths[1] > idle; idle++)
-        add_phase(search, (Phase){.width = idle + 1, .weighted = TRUE, .want = want->cpus + idle});
+    /* Threads of unlike cores together; where no whole cores give exactly so many, cores that can spare the idle ones. The
+     * emulator's core is one of the narrowest that will do. */
+    for (unsigned idle = 0; survey->width_count > 1 && survey->widths[extra ? 0 : 1] > idle; idle++) {
+        Phase phase = {.width = idle + 1, .weighted = TRUE, .want = want->cpus + idle};
+
+        if (!extra)
+            add_phase(search, phase);
+        for (unsigned i = survey->width_count; extra && i-- > 0;) {
+            phase.extra = survey->widths[i];
+            add_phase(search, phase);
+        }
+    }
     return search;
 }
 

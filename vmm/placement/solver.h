@@ -159,25 +159,25 @@ typedef struct {
     gboolean weighted; /* count threads, not units */
     unsigned width;    /* only units of this width, 0: all; weighted: of at least this width */
     unsigned want;     /* what all cells together must take for the vCPUs */
-    unsigned extra;    /* 1: and one unit for the emulator */
+    unsigned extra;    /* for the emulator: one unit; weighted: one with so many threads, of any width otherwise */
 } Phase;
 
 typedef struct Shares Shares;
 
-/* At most `want + extra` are ever taken from one node. */
+/* At most `want + extra` are ever taken from one node. `count` is for vCPUs, `emulator` adds the emulator's unit. */
 Shares *shares_new(const Survey *survey, const Phase *phase);
 void shares_free(Shares *shares);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Shares, shares_free)
-/* The most that may be taken from node `i`, and over how many packages. */
+/* The most that may be taken from node `i`, with the emulator's unit, and over how many packages. */
 unsigned shares_capacity(const Shares *shares, unsigned i);
 unsigned shares_packages(const Shares *shares, unsigned i);
 /* Least cost of taking `count` over exactly `packages` packages (0 and 0 for not touching it): COST_UNISOLATED, COST_L3S,
  * COST_PARTIAL_*, COST_LEFTOVER, COST_INNER_PACKAGES, COST_PACKAGE_EVENNESS. COST_NONE where it cannot be. */
-Cost shares_cost(const Shares *shares, unsigned i, unsigned packages, unsigned count);
+Cost shares_cost(const Shares *shares, unsigned i, unsigned packages, unsigned count, gboolean emulator);
 /* The units themselves: appends unsigned indices into survey->units, in the order of slices. */
-void shares_pick(const Shares *shares, unsigned i, unsigned packages, unsigned count, GArray *units);
+void shares_pick(const Shares *shares, unsigned i, unsigned packages, unsigned count, gboolean emulator, GArray *units);
 /* As shares_cost() for one package, with slice `without` (an index into survey->slices) left out. */
-Cost shares_cost_without(const Shares *shares, unsigned i, unsigned count, unsigned without, GArray *ret_units);
+Cost shares_cost_without(const Shares *shares, unsigned i, unsigned count, gboolean emulator, unsigned without, GArray *ret_units);
 
 /* ---- devices.c, match.c: which devices ---- */
 
