@@ -659,11 +659,30 @@ TEST(test_explain)
                     "Guest cell 0: NUMA node 0, PUs 8-15, 512M in 4K pages.\n"
                     "On NUMA node 0: one has room for all of it.\n"
                     "Second best: NUMA node 1; it loses on NUMA nodes left neither empty nor full (2 against 1).\n"
-                    "Level-3 caches 1 of NUMA node 0: the fewest that hold its cores, leaving the least broken up.\n"
-                    "No other choice of level-3 caches on NUMA node 0 fits.\n"
+                    "Level-3 cache 1 of NUMA node 0: the fewest that hold its cores, leaving the least broken up.\n"
+                    "No other choice of level-3 caches there fits.\n"
+                    "It takes all that is free in that level-3 cache: 4 cores.\n"
                     "Emulator threads share the guest's own PUs: this node has no housekeeping PUs (--emulator dedicated reserves "
                     "a core for them).\n"
                     "synthetic:" USUAL " does not tell the memory of NUMA node 0: planned without a limit there.\n");
+}
+
+/* The second L3 of two cells is told too; what comes second is what loses least in all. */
+TEST(test_explain_cells)
+{
+    Spec spec = fixture_spec(8);
+    g_autoptr(Placement) placement = NULL;
+
+    fixture_take(fixture->ledger, "a", "0-7,16-17"); /* an L3 of node 0, a core of the first one of node 1 */
+    spec.numa_nodes = 2;
+    spec.sockets = 1;
+    fixture_take(fixture->ledger, "b", "32-63");
+    placement = solve(fixture, &spec);
+    assert_list(placement->reserved, "8-11,18-21");
+    g_assert_true(contains(placement->reasons, "Level-3 caches 1 of NUMA node 0, 2 of node 1: the fewest"));
+    g_assert_true(contains(placement->reasons, "Second best: level-3 cache 3 instead of 2 on NUMA node 1; it loses on level-3 caches "
+                                               "left neither empty nor full (2 against 1)."));
+    g_assert_true(contains(placement->reasons, "It takes 4 of the 7 free cores in those level-3 caches, of each the lowest-numbered;"));
 }
 
 int main(int argc, char **argv)
@@ -697,5 +716,6 @@ int main(int argc, char **argv)
     ADD("json-damage", test_json_damage);
     ADD("json-strict", test_json_strict);
     ADD("explain", test_explain);
+    ADD("explain-cells", test_explain_cells);
     return g_test_run();
 }

@@ -532,14 +532,15 @@ void shares_pick(const Shares *shares, unsigned i, unsigned packages, unsigned c
     }
 }
 
-Cost shares_cost_without(const Shares *shares, unsigned i, unsigned count, gboolean emulator, unsigned without, GArray *ret_units)
+Cost shares_cost_without(const Shares *shares, unsigned i, unsigned packages, unsigned count, gboolean emulator, unsigned without,
+                         GArray *ret_units)
 {
     g_autoptr(Shares) other = shares_alloc(shares->survey, &shares->phase);
     Cost cost;
 
     fill_from_slices(other, i, without);
-    cost = shares_cost(other, i, 1, count, emulator);
+    cost = shares_cost(other, i, packages, count, emulator);
     if (!cost_is_none(cost))
-        shares_pick(other, i, 1, count, emulator, ret_units);
+        shares_pick(other, i, packages, count, emulator, ret_units);
     return cost;
 }

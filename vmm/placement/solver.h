@@ -176,8 +176,9 @@ unsigned shares_packages(const Shares *shares, unsigned i);
 Cost shares_cost(const Shares *shares, unsigned i, unsigned packages, unsigned count, gboolean emulator);
 /* The units themselves: appends unsigned indices into survey->units, in the order of slices. */
 void shares_pick(const Shares *shares, unsigned i, unsigned packages, unsigned count, gboolean emulator, GArray *units);
-/* As shares_cost() for one package, with slice `without` (an index into survey->slices) left out. */
-Cost shares_cost_without(const Shares *shares, unsigned i, unsigned count, gboolean emulator, unsigned without, GArray *ret_units);
+/* As shares_cost(), with slice `without` (an index into survey->slices) left out; appends the units. */
+Cost shares_cost_without(const Shares *shares, unsigned i, unsigned packages, unsigned count, gboolean emulator, unsigned without,
+                         GArray *ret_units);
 
 /* ---- devices.c, match.c: which devices ---- */
 
