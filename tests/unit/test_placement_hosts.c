@@ -235,7 +235,8 @@ static void test_grace(void)
     g_assert_cmpuint(placement->cores, ==, 72);
     spec.memory_bytes = 80 * HVM_GIB; /* the GPU's would do */
     g_assert_null(placement_solve(host, &spec, ledger, NULL, NULL, &error));
-    g_assert_cmpstr(error->message, ==, "guest 'g': needs 80G of 4K pages; the NUMA nodes it may use have 60 GiB free");
+    g_assert_cmpstr(error->message, ==, "guest 'g': needs 80G of 4K pages; the NUMA nodes it may use have 60 GiB free "
+                    "(--memory 60G)");
 }
 
 /* ---- Devices: 4 nodes, a PCIe switch on each, below each two GPUs and an InfiniBand adapter ---- */

@@ -131,6 +131,32 @@ static void test_makes_room(void)
     case_clear(&c);
 }
 
+/* Which are too few, where several requests want the same ones; the adapter is none of them. */
+static void test_short(void)
+{
+    static const FixturePort ports[] = {{0, 1, 1, 0}, {1, 1, 0, 0}};
+    g_autoptr(GError) error = NULL;
+    Case c;
+
+    case_init(&c, "pack:2 [numa] core:2 pu:1", ports, G_N_ELEMENTS(ports));
+    case_want(&c, "gpu", LOCALITY_PREFERRED);
+    case_want(&c, "gpu", LOCALITY_REQUIRED);
+    case_want(&c, "ib", LOCALITY_PREFERRED);
+    case_hold(&c, 0);
+    g_assert_null(placement_solve(c.host, &c.spec, c.ledger, NULL, NULL, &error));
+    g_assert_cmpstr(error->message, ==, "guest 'g': needs 2 devices of kind gpu at once; 1 that would do is free "
+                    "(free 1 that other guests hold, or ask for at most 1 of them)");
+    g_clear_error(&error);
+    case_want(&c, "gpu", LOCALITY_PREFERRED);
+    g_free(((SpecDevice *)g_ptr_array_index(c.spec.devices, 3))->kind);
+    ((SpecDevice *)g_ptr_array_index(c.spec.devices, 3))->kind = NULL;
+    ((SpecDevice *)g_ptr_array_index(c.spec.devices, 3))->address = ((HostDevice *)g_ptr_array_index(c.host->devices, 2))->address;
+    g_assert_null(placement_solve(c.host, &c.spec, c.ledger, NULL, NULL, &error));
+    g_assert_cmpstr(error->message, ==, "guest 'g': needs 3 devices 'dev00', 'dev01', 'dev03' at once; 1 that would do is free "
+                    "(ask for at most 1 of them)");
+    case_clear(&c);
+}
+
 /* A covering problem made to be hard: ports with different mixtures, all far, and kinds that no port has enough of. The effort is
  * bounded; where it is not enough, that is said, and the answer is still a match. */
 static void test_bounded(void)
@@ -354,6 +380,7 @@ int main(int argc, char **argv)
     g_test_add_func("/match/alternating", test_alternating);
     g_test_add_func("/match/alternating-one-held", test_alternating_one_held);
     g_test_add_func("/match/makes-room", test_makes_room);
+    g_test_add_func("/match/short", test_short);
     g_test_add_func("/match/bounded", test_bounded);
     g_test_add_func("/match/all-ways", test_all_ways);
     g_test_add_func("/match/many-nodes", test_many_nodes);

@@ -71,10 +71,10 @@ static gboolean assign(Match *match, unsigned r, gboolean *seen)
     return FALSE;
 }
 
-static gboolean assign_all(Match *match)
+/* FALSE: there is none; `seen` has the classes of which there are not enough. */
+static gboolean assign_all(Match *match, gboolean *seen)
 {
     const Devices *devices = match->devices;
-    g_autofree gboolean *seen = g_new(gboolean, devices->classes->len + 1);
 
     for (unsigned r = 0; r < devices->requests->len; r++)
         match->choice[r] = G_MAXUINT;
@@ -246,36 +246,72 @@ static void search_best(Match *match)
     effort->cut_short |= match->looks >= match->looks_max;
 }
 
-guint64 devices_cost(const Devices *devices, const gboolean *in, gboolean ignore_locality, unsigned *ret_choice)
+static void match_clear(Match *match)
 {
+    for (unsigned r = 0; r < match->devices->requests->len; r++)
+        if (devices_request(match->devices, r)->first == r)
+            g_free(match->order[r]);
+    g_free(match->order);
+    g_free(match->distance); /* and all that lies behind it */
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Match, match_clear)
+
+static void match_init(Match *match, const gboolean *in, gboolean ignore_locality)
+{
+    const Devices *devices = match->devices;
     unsigned count = devices->requests->len, classes = devices->classes->len;
 
-    if (!count)
+    match->order = g_new0(unsigned *, count);
+    match->distance = g_new0(unsigned, 2 * classes + devices->ports + 1 + 3 * count);
+    match->left = match->distance + classes;
+    match->below = match->left + classes;
+    match->length = match->below + devices->ports + 1;
+    match->at = match->length + count;
+    match->choice = match->at + count;
+    measure(match, in);
+    reset_left(match);
+    for (unsigned r = 0; r < count; r++)
+        list_order(match, r, ignore_locality);
+}
+
+guint64 devices_cost(const Devices *devices, const gboolean *in, gboolean ignore_locality, unsigned *ret_choice)
+{
+    if (devices->requests->len == 0)
         return 0;
 
-    g_autofree unsigned *numbers = g_new0(unsigned, 2 * (classes + 1) + devices->ports + 1 + 3 * count);
-    g_autofree unsigned **order = g_new0(unsigned *, count);
-    Match match = {.devices = devices, .order = order, .distance = numbers, .left = numbers + classes + 1};
-    guint64 cost = G_MAXUINT64;
+    g_autofree gboolean *seen = g_new(gboolean, devices->classes->len + 1);
+    g_auto(Match) match = {.devices = devices};
 
-    match.below = match.left + classes + 1;
-    match.length = match.below + devices->ports + 1;
-    match.at = match.length + count;
-    match.choice = match.at + count;
-    measure(&match, in);
-    reset_left(&match);
-    for (unsigned r = 0; r < count; r++)
-        list_order(&match, r, ignore_locality);
-    if (assign_all(&match)) {
-        search_best(&match);
-        cost = match.best.near << 32 | match.best.ports;
-        if (ret_choice)
-            list_devices(&match, ret_choice);
+    match_init(&match, in, ignore_locality);
+    if (!assign_all(&match, seen))
+        return G_MAXUINT64;
+    search_best(&match);
+    if (ret_choice)
+        list_devices(&match, ret_choice);
+    return match.best.near << 32 | match.best.ports;
+}
+
+gboolean devices_short(const Devices *devices, gboolean *ret_those, unsigned *ret_have)
+{
+    g_autofree gboolean *none = g_new0(gboolean, devices->survey->nodes->len + 1);
+    g_autofree gboolean *seen = g_new0(gboolean, devices->classes->len + 1);
+    g_auto(Match) match = {.devices = devices};
+    unsigned have = 0;
+
+    match_init(&match, none, TRUE);
+    if (assign_all(&match, seen))
+        return FALSE;
+    for (unsigned c = 0; c < devices->classes->len; c++)
+        have += seen[c] ? devices_class(devices, c)->devices->len : 0;
+    for (unsigned i = 0; i < devices->requests->len; i++) {
+        unsigned r = g_array_index(devices->by_name, unsigned, i);
+
+        ret_those[i] = TRUE;
+        for (unsigned o = 0; o < match.length[r]; o++)
+            ret_those[i] = ret_those[i] && seen[match.order[r][o]];
     }
-    for (unsigned r = 0; r < count; r++)
-        if (devices_request(devices, r)->first == r)
-            g_free(order[r]);
-    return cost;
+    *ret_have = have;
+    return TRUE;
 }
 
 gboolean devices_cut_short(const Devices *devices)

@@ -3,8 +3,8 @@
  *
  * survey.c turns a Host, a Ledger and the bounds into a Survey: plain arrays of the units that may be given, in their
  * slices (L3 caches), regions (packages) and nodes. shares.c answers what it costs to take so many units from one node.
- * search.c and walk.c pick the nodes. devices.c and match.c choose devices. layout.c turns a Solution into what a guest sees. refusal.c and
- * explain.c say it in words. placement.c ties it together.
+ * search.c and walk.c pick the nodes. devices.c and match.c choose devices. layout.c turns a Solution into what a guest sees.
+ * refusal.c, advice.c, reasons.c and placement_explain.c say it in words. placement.c ties it together.
  *
  * The order of everything in a Survey follows from numbers of the operating system alone, never from the order of a list.
  */
@@ -198,6 +198,9 @@ unsigned devices_distance(const Devices *devices, unsigned i);
  * best match for a guest on the nodes `in` (by survey index). G_MAXUINT64 where there is none. `ret_choice` (may be NULL):
  * for each wanted device, by name, an index for devices_get(). */
 guint64 devices_cost(const Devices *devices, const gboolean *in, gboolean ignore_locality, unsigned *ret_choice);
+/* Whether there are too few, wherever they are. Then `ret_those` (by name, as devices_wanted() has them) says which of the wanted ones
+ * have only `ret_have` devices among them. */
+gboolean devices_short(const Devices *devices, gboolean *ret_those, unsigned *ret_have);
 /* Whether a match so far was not looked for to its end: it may not be the best one. That there is none is always known. */
 gboolean devices_cut_short(const Devices *devices);
 /* Effort of all matches so far, in classes of devices looked at: bounded, whatever is wanted. */
