@@ -752,7 +752,8 @@ int main(int argc, char **argv)
     ADD("page-sizes", test_page_sizes);
     ADD("memory-refusals", test_memory_refusals);
     ADD("memory-held", test_memory_held);
-    g_test_add("/placement/more-sockets", Fixture, "numa:1 pack:2 l3:1 core:4 pu:1", fixture_set_up, test_more_sockets, fixture_tear_down);
+    g_test_add("/placement/more-sockets", Fixture, "numa:1 pack:2 l3:1 core:4 pu:1", fixture_set_up, test_more_sockets,
+               fixture_tear_down);
     ADD("ledger-memory", test_ledger_memory);
     ADD("ledger", test_ledger);
     ADD("refusals", test_refusals);

@@ -335,7 +335,8 @@ static void test_many_nodes(void)
     case_clear(&c);
 }
 
-/* Only the last twelve nodes have memory, of which only the last six have free GPUs: what was not found is not said to be impossible. */
+/* Only the last twelve nodes have memory, of which only the last six have free GPUs: what was not found is not said to be
+ * impossible. */
 static void test_many_nodes_refused(void)
 {
     g_autoptr(GError) error = NULL;

@@ -123,7 +123,7 @@ static void explain_nodes(Placement *placement, const Search *search, const Solu
         }
     }
     if (!second.found) {
-        placement_reason(placement, cut_short ? "No other choice of NUMA nodes was found to fit." : "No other choice of NUMA nodes fits.");
+        placement_reason(placement, "No other choice of NUMA nodes %s.", cut_short ? "was found to fit" : "fits");
         return;
     }
 

@@ -123,7 +123,9 @@ static unsigned taken_at(const Shares *shares, unsigned index)
 /* Those of them that count as what there is for vCPUs. */
 static unsigned counted_at(const Shares *shares, unsigned index)
 {
-    return taken_at(shares, index) - (has_emulator(shares, index) && shares->phase.extra < shares->phase.width ? shares->phase.extra : 0);
+    gboolean apart = has_emulator(shares, index) && shares->phase.extra < shares->phase.width;
+
+    return taken_at(shares, index) - (apart ? shares->phase.extra : 0);
 }
 
 /* Where threads are counted. */
