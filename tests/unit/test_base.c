@@ -137,6 +137,27 @@ static void test_settings(void)
     g_assert_cmpstr(settings_get(settings, "disk root", "bus"), ==, "virtio");
 }
 
+/* A word may stand for no number. */
+static void test_key_word(void)
+{
+    static const Key rows[] = {
+        {.group = "cpu", .key = "numa", .type = KEY_UINT, .minimum = 1, .maximum = 8, .choices = "auto"}, {0}};
+    g_autoptr(GError) error = NULL;
+    g_autofree char *word = NULL, *number = NULL, *other = NULL;
+    g_autoptr(Settings) settings = settings_parse(rows, "[cpu]\nnuma=2\n", 13, "t.conf", "template t", &error);
+
+    g_assert_true(key_check(&rows[0], "auto", &word, &error));
+    g_assert_cmpstr(word, ==, "auto");
+    g_assert_true(key_check(&rows[0], "2", &number, &error));
+    g_assert_false(key_check(&rows[0], "0", &other, &error));
+    g_assert_cmpstr(error->message, ==, "wanted 1 to 8, or auto, found '0'");
+    g_clear_error(&error);
+    g_assert_cmpuint(settings_get_uint(settings, "cpu", "numa"), ==, 2);
+    g_assert_true(settings_set_name(settings, "cpu.numa", "auto", "request", &error));
+    g_assert_cmpuint(settings_get_uint(settings, "cpu", "numa"), ==, 0);
+    g_assert_false(key_check(&table[0], "auto", &other, NULL));
+}
+
 static void test_settings_bad(void)
 {
     static const struct {
@@ -205,6 +226,7 @@ int main(int argc, char **argv)
     g_test_add_func("/base/addresses", test_addresses);
     g_test_add_func("/base/undo", test_undo);
     g_test_add_func("/base/settings", test_settings);
+    g_test_add_func("/base/key-word", test_key_word);
     g_test_add_func("/base/settings-bad", test_settings_bad);
     g_test_add_func("/base/process", test_process);
     g_test_add_func("/base/errors", test_errors);

@@ -279,7 +279,8 @@ TEST(test_allowed)
     g_assert_true(contains(placement->notes, "no housekeeping PU is among those that the caller may use"));
     hwloc_bitmap_only(allowed.nodes, 1);
     g_assert_null(placement_solve(fixture->host, &spec, fixture->ledger, &allowed, NULL, &error));
-    g_assert_cmpstr(error->message, ==, "guest 'g': needs 2 free cores; the caller's CPUs and memory nodes have 0");
+    g_assert_cmpstr(error->message, ==, "guest 'g': needs 2 free cores; the caller's CPUs and memory nodes have 0 "
+                    "(more of this node's CPUs and memory nodes in the caller's job or cpuset)");
     hwloc_bitmap_free(allowed.pus);
     hwloc_bitmap_free(allowed.nodes);
 }
@@ -374,6 +375,28 @@ TEST(test_unlike_cores)
     assert_topology(placement, 1, 1, 2, 2);
 }
 
+/* Seven whole cores and a single thread. */
+TEST(test_unlike_cores_dedicated)
+{
+    Spec spec = fixture_spec(13);
+    g_autoptr(Placement) placement = NULL;
+
+    hwloc_bitmap_clr(fixture->host->usable_pus, 15);
+    spec.emulator = EMULATOR_DEDICATED;
+    placement = solve(fixture, &spec);
+    assert_list(placement->reserved, "0-14");
+    assert_list(placement->emulator, "12-13");
+    g_assert_cmpuint(g_array_index(placement->vcpus, PlacementVcpu, 12).pu, ==, 14);
+    placement_free(g_steal_pointer(&placement));
+    spec.cpus = 14; /* the single thread is the emulator's */
+    spec.memory_bytes = 14 * 64 * HVM_MIB;
+    placement = solve(fixture, &spec);
+    assert_list(placement->emulator, "14");
+    spec.cpus = 15;
+    spec.memory_bytes = 15 * 64 * HVM_MIB;
+    assert_refused(fixture, &spec, "guest 'g': needs 9 free cores; this node has 8 (--cpus 14, or --emulator shared)");
+}
+
 /* ---- Memory ---- */
 
 TEST(test_page_sizes)
@@ -422,15 +445,45 @@ TEST(test_memory_refusals)
     spec.page_bytes = 2 * HVM_MIB;
     spec.numa_nodes = 1;
     assert_refused(fixture, &spec, "guest 'g': needs 10G of 2M pages on node 0 for its 8 vCPUs there; node 0 has 6 GiB free "
-                   "(free 4 GiB on node 0, or --numa 2, or --pages auto)");
+                   "(--numa 2, or --pages auto, or --memory 6G)");
     spec.numa_nodes = 0;
     spec.memory_bytes = 40 * HVM_GIB;
     assert_refused(fixture, &spec, "guest 'g': needs 40G of 2M pages; the NUMA nodes it may use have 24 GiB free "
-                   "(--pages auto)");
+                   "(--pages auto, or --memory 24G)");
     spec.page_bytes = HVM_GIB;
     for (unsigned node = 0; node < 4; node++)
         fixture_set_pool(fixture->host, node, HVM_GIB, 0);
     assert_refused(fixture, &spec, "guest 'g': needs 40G of 1G pages; no NUMA node it may use has any free (--pages auto)");
+}
+
+/* Others can make room only where they have what is missing. */
+TEST(test_memory_held)
+{
+    LedgerEntry *entry = ledger_entry_new("a", "a", 1000);
+    Spec spec = fixture_spec(8);
+
+    for (unsigned node = 0; node < 4; node++) {
+        LedgerMemory memory = {node, 2 * HVM_MIB, 4 * HVM_GIB};
+
+        fixture_set_pool(fixture->host, node, 2 * HVM_MIB, 10 * HVM_GIB);
+        g_array_append_val(entry->memory, memory);
+    }
+    ledger_add(fixture->ledger, entry);
+    spec.memory_bytes = 10 * HVM_GIB;
+    spec.page_bytes = 2 * HVM_MIB;
+    spec.numa_nodes = 1;
+    assert_refused(fixture, &spec, "guest 'g': needs 10G of 2M pages on node 0 for its 8 vCPUs there; node 0 has 6 GiB free "
+                   "(free 4 GiB on node 0, or --numa 2, or --pages auto, or --memory 6G)");
+}
+
+/* One NUMA node of two packages: as many sockets as packages may be advised. */
+TEST(test_more_sockets)
+{
+    Spec spec = fixture_spec(6);
+
+    spec.sockets = 1;
+    assert_refused(fixture, &spec, "guest 'g': needs 6 free cores on exactly 1 package; the packages of this node have 4, 4 "
+                   "(--sockets 2)");
 }
 
 /* Promises count against the pool's size, and unsettled ones against what is free in it. */
@@ -497,13 +550,24 @@ TEST(test_refusals)
     spec = fixture_spec(20);
     spec.numa_nodes = 1;
     assert_refused(fixture, &spec, "guest 'g': needs 10 free cores on one NUMA node; node 1 has 8 "
-                   "(free 2 cores on node 1, or --numa 2)");
+                   "(--numa 2)");
     spec.numa_nodes = 5;
     assert_refused(fixture, &spec, "guest 'g': needs 10 free cores on 5 NUMA nodes; 3 of this node's have any (--numa 2)");
     spec = fixture_spec(40);
     spec.sockets = 1;
     assert_refused(fixture, &spec, "guest 'g': needs 20 free cores on exactly 1 package; the packages of this node have 8, 15 "
                    "(--sockets 2)");
+}
+
+/* A core of each node is another guest's. */
+TEST(test_refused_node_held)
+{
+    Spec spec = fixture_spec(16);
+
+    fixture_take(fixture->ledger, "a", "0-1,16-17,32-33,48-49");
+    spec.numa_nodes = 1;
+    assert_refused(fixture, &spec, "guest 'g': needs 8 free cores on one NUMA node; node 0 has 7 "
+                   "(free 1 core on node 0, or --numa 2)");
 }
 
 TEST(test_invalid)
@@ -637,11 +701,30 @@ TEST(test_explain)
                     "Guest cell 0: NUMA node 0, PUs 8-15, 512M in 4K pages.\n"
                     "On NUMA node 0: one has room for all of it.\n"
                     "Second best: NUMA node 1; it loses on NUMA nodes left neither empty nor full (2 against 1).\n"
-                    "Level-3 caches 1 of NUMA node 0: the fewest that hold its cores, leaving the least broken up.\n"
-                    "No other choice of level-3 caches on NUMA node 0 fits.\n"
+                    "Level-3 cache 1 of NUMA node 0: the fewest that hold its cores, leaving the least broken up.\n"
+                    "No other choice of level-3 caches there fits.\n"
+                    "It takes all that is free in that level-3 cache: 4 cores.\n"
                     "Emulator threads share the guest's own PUs: this node has no housekeeping PUs (--emulator dedicated reserves "
                     "a core for them).\n"
                     "synthetic:" USUAL " does not tell the memory of NUMA node 0: planned without a limit there.\n");
+}
+
+/* The second L3 of two cells is told too; what comes second is what loses least in all. */
+TEST(test_explain_cells)
+{
+    Spec spec = fixture_spec(8);
+    g_autoptr(Placement) placement = NULL;
+
+    fixture_take(fixture->ledger, "a", "0-7,16-17"); /* an L3 of node 0, a core of the first one of node 1 */
+    spec.numa_nodes = 2;
+    spec.sockets = 1;
+    fixture_take(fixture->ledger, "b", "32-63");
+    placement = solve(fixture, &spec);
+    assert_list(placement->reserved, "8-11,18-21");
+    g_assert_true(contains(placement->reasons, "Level-3 caches 1 of NUMA node 0, 2 of node 1: the fewest"));
+    g_assert_true(contains(placement->reasons, "Second best: level-3 cache 3 instead of 2 on NUMA node 1; it loses on level-3 caches "
+                                               "left neither empty nor full (2 against 1)."));
+    g_assert_true(contains(placement->reasons, "It takes 4 of the 7 free cores in those level-3 caches, of each the lowest-numbered;"));
 }
 
 int main(int argc, char **argv)
@@ -664,14 +747,21 @@ int main(int argc, char **argv)
     ADD("sockets-and-spread", test_sockets_and_spread);
     ADD("unequal-cells", test_unequal_cells);
     ADD("unlike-cores", test_unlike_cores);
+    g_test_add("/placement/unlike-cores-dedicated", Fixture, "pack:1 [numa] l3:1 core:8 pu:2", fixture_set_up,
+               test_unlike_cores_dedicated, fixture_tear_down);
     ADD("page-sizes", test_page_sizes);
     ADD("memory-refusals", test_memory_refusals);
+    ADD("memory-held", test_memory_held);
+    g_test_add("/placement/more-sockets", Fixture, "numa:1 pack:2 l3:1 core:4 pu:1", fixture_set_up, test_more_sockets,
+               fixture_tear_down);
     ADD("ledger-memory", test_ledger_memory);
     ADD("ledger", test_ledger);
     ADD("refusals", test_refusals);
+    ADD("refused-node-held", test_refused_node_held);
     ADD("invalid", test_invalid);
     ADD("json-damage", test_json_damage);
     ADD("json-strict", test_json_strict);
     ADD("explain", test_explain);
+    ADD("explain-cells", test_explain_cells);
     return g_test_run();
 }

@@ -2,11 +2,7 @@
  * Placement on whole machines: the usual nodes, made by hand, and machines recorded elsewhere, from the folder that
  * HVM_TEST_HOSTS names.
  */
-#include "placement_fixture.h"
-
-#include <glib/gstdio.h>
-#include <hwloc/export.h>
-#include <string.h>
+#include "placement_pci.h"
 
 #define EPYC "pack:2 numa:4 l3:2 core:8 pu:2"    /* 2x64 cores, 4 nodes a socket, CCX of 8 */
 #define CLUSTERS "pack:2 l3:1 numa:3 core:19 pu:2" /* 2x57 with 3 clusters a socket: one core of each is switched off */
@@ -239,77 +235,17 @@ static void test_grace(void)
     g_assert_cmpuint(placement->cores, ==, 72);
     spec.memory_bytes = 80 * HVM_GIB; /* the GPU's would do */
     g_assert_null(placement_solve(host, &spec, ledger, NULL, NULL, &error));
-    g_assert_cmpstr(error->message, ==, "guest 'g': needs 80G of 4K pages; the NUMA nodes it may use have 60 GiB free");
+    g_assert_cmpstr(error->message, ==, "guest 'g': needs 80G of 4K pages; the NUMA nodes it may use have 60 GiB free "
+                    "(--memory 60G)");
 }
 
 /* ---- Devices: 4 nodes, a PCIe switch on each, below each two GPUs and an InfiniBand adapter ---- */
 
-static void add_pci(GString *xml, const char *busid, const char *class)
-{
-    static unsigned index = 5000;
-
-    g_string_append_printf(xml, "<object type=\"PCIDev\" gp_index=\"%u\" pci_busid=\"%s\" "
-                           "pci_type=\"%s [10de:20b0] [0000:0000] a1\" pci_link_speed=\"0.0\"/>\n", index++, busid, class);
-}
-
-static void add_bridge(GString *xml, const char *from_to, unsigned depth, const char *buses, const char *busid)
-{
-    static unsigned index = 9000;
-
-    g_string_append_printf(xml, "<object type=\"Bridge\" gp_index=\"%u\" bridge_type=\"%s\" depth=\"%u\" bridge_pci=\"%s\"",
-                           index++, from_to, depth, buses);
-    if (busid)
-        g_string_append_printf(xml, " pci_busid=\"%s\" pci_type=\"0604 [8086:2030] [0000:0000] 00\" pci_link_speed=\"0.0\"", busid);
-    g_string_append(xml, ">\n");
-}
-
-/* A host bridge with a root port and a switch below it. */
-static void add_tree(GString *xml, unsigned package)
-{
-    unsigned bus = package * 0x20;
-    g_autofree char *all = g_strdup_printf("0000:[%02x-%02x]", bus, bus + 0x1f);
-    g_autofree char *below = g_strdup_printf("0000:[%02x-%02x]", bus + 1, bus + 0x1f);
-    g_autofree char *port = g_strdup_printf("0000:%02x:01.0", bus);
-
-    add_bridge(xml, "0-1", 0, all, NULL);
-    add_bridge(xml, "1-1", 1, below, port);
-    for (unsigned i = 0; i < 3; i++) {
-        g_autofree char *busid = g_strdup_printf("0000:%02x:00.0", bus + 2 + i);
-
-        add_pci(xml, busid, i < 2 ? "0302" : "0207");
-    }
-    g_string_append(xml, "</object>\n</object>\n");
-}
-
 static Host *make_gpu_host(void)
 {
-    g_autoptr(Host) plain = fixture_host("pack:4 [numa] l3:1 core:8 pu:2");
-    g_autoptr(GString) xml = g_string_new(NULL);
-    g_autoptr(GError) error = NULL;
-    g_autofree char *path = NULL;
-    char *text;
-    int length, fd;
-    unsigned packages = 0;
-    Host *host;
+    static const FixturePort ports[] = {{0, 2, 1, 0}, {1, 2, 1, 0}, {2, 2, 1, 0}, {3, 2, 1, 0}};
+    Host *host = fixture_pci_host("pack:4 [numa] l3:1 core:8 pu:2", ports, G_N_ELEMENTS(ports));
 
-    g_assert_cmpint(hwloc_topology_export_xmlbuffer(plain->topology, &text, &length, 0), ==, 0);
-
-    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
-
-    for (char **line = lines; *line; line++) {
-        g_string_append_printf(xml, "%s\n", *line);
-        if (strstr(*line, "type=\"Package\""))
-            add_tree(xml, packages++);
-    }
-    hwloc_free_xmlbuffer(plain->topology, text);
-    fd = g_file_open_tmp("hvm-placement-XXXXXX.xml", &path, &error);
-    g_assert_no_error(error);
-    g_close(fd, NULL);
-    g_file_set_contents(path, xml->str, -1, &error);
-    g_assert_no_error(error);
-    host = host_new_from(path, &error);
-    g_assert_no_error(error);
-    g_remove(path);
     g_assert_cmpuint(host->devices->len, ==, 12);
     return host;
 }

@@ -3,9 +3,7 @@
  * placement.h written out plainly. The solver must refuse where none fits, and otherwise be as good, criterion by criterion.
  * Nothing here uses the solver's own files but its public functions.
  */
-#include "placement_fixture.h"
-
-#include <string.h>
+#include "placement_pci.h"
 
 enum { UNITS_MAX = 14, CRITERIA = 13 };
 
@@ -23,6 +21,7 @@ typedef struct {
     Allowed allowed;
     PlacementPolicy policy;
     hwloc_bitmap_t taken, housekeeping;
+    unsigned ports[8]; /* by device: the root port that it is below; 0: it is not told */
     GArray *bricks; /* of Brick */
     char *text;     /* for the report of a failure */
 } Case;
@@ -114,24 +113,68 @@ static void random_bitmap(GRand *rand, const Host *host, unsigned percent, hwloc
     } hwloc_bitmap_foreach_end();
 }
 
-static Host *random_host(GRand *rand)
+/* "2,0,3,1": numbers of the operating system, in the order of the topology. Caller frees. */
+static char *random_indexes(GRand *rand, unsigned count)
 {
-    g_autofree char *synthetic = NULL;
-    unsigned shape = pick(rand, 0, 5), threads = pick(rand, 1, 2);
+    g_autofree unsigned *numbers = g_new(unsigned, count);
+    GString *text = g_string_new(NULL);
 
-    if (shape == 0)
-        synthetic = g_strdup_printf("pack:2 numa:%u l3:1 core:%u pu:%u", pick(rand, 1, 3), pick(rand, 1, 2), threads);
-    else if (shape == 1)
-        synthetic = g_strdup_printf("pack:2 numa:1 l3:2 core:%u pu:%u", pick(rand, 1, 3), threads);
-    else if (shape == 2)
-        synthetic = g_strdup_printf("pack:1 numa:1 l3:%u core:3 pu:%u", pick(rand, 1, 4), threads);
-    else if (shape == 3)
-        synthetic = g_strdup_printf("numa:2 pack:2 l3:1 core:%u pu:%u", pick(rand, 1, 3), threads);
-    else if (shape == 4)
-        synthetic = g_strdup_printf("pack:2 numa:2 core:%u pu:%u", pick(rand, 1, 3), threads);
-    else
-        synthetic = g_strdup_printf("pack:1 numa:4 l3:1 core:%u pu:%u", pick(rand, 2, 3), threads);
-    return fixture_host(synthetic);
+    for (unsigned i = 0; i < count; i++)
+        numbers[i] = i;
+    for (unsigned i = count; i-- > 0;) {
+        unsigned j = pick(rand, 0, i), other = numbers[j];
+
+        numbers[j] = numbers[i];
+        g_string_append_printf(text, "%s%u", text->len ? "," : "", other);
+    }
+    return g_string_free(text, FALSE);
+}
+
+static int compare_addresses(gconstpointer a, gconstpointer b)
+{
+    return strcmp((*(HostDevice *const *)a)->address, (*(HostDevice *const *)b)->address);
+}
+
+/* Two to four devices below ports of random packages, for topologies that are made of packages. */
+static Host *host_with_ports(GRand *rand, const char *synthetic, unsigned packages, unsigned *ports)
+{
+    FixturePort made[2];
+    unsigned devices = 0;
+    Host *host;
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(made); i++) {
+        made[i] = (FixturePort){pick(rand, i ? made[0].package : 0, packages - 1), pick(rand, 1, 2), 0, 0};
+        for (unsigned d = 0; d < made[i].gpus; d++)
+            ports[devices++] = i + 1;
+    }
+    host = fixture_pci_host(synthetic, made, G_N_ELEMENTS(made));
+    g_assert_cmpuint(host->devices->len, ==, devices);
+    g_ptr_array_sort(host->devices, compare_addresses); /* as the ports are numbered */
+    return host;
+}
+
+static Host *random_host(GRand *rand, unsigned *ports)
+{
+    static const struct {
+        const char *above;         /* the levels above the cores, %s: numbers of NUMA nodes */
+        unsigned packages, groups, nodes, least, most; /* groups: of cores; least, most: cores in each */
+    } shapes[] = {
+        {"pack:2 numa:1%s l3:1", 2, 2, 2, 1, 2}, {"pack:2 numa:2%s l3:1", 2, 4, 4, 1, 2}, {"pack:2 numa:3%s l3:1", 2, 6, 6, 1, 2},
+        {"pack:2 numa:1%s l3:2", 2, 4, 2, 1, 3}, {"pack:1 numa:1%s l3:1", 1, 1, 1, 3, 3}, {"pack:1 numa:1%s l3:2", 1, 2, 1, 3, 3},
+        {"pack:1 numa:1%s l3:4", 1, 4, 1, 3, 3}, {"numa:2%s pack:2 l3:1", 4, 4, 2, 1, 3}, {"pack:2 numa:2%s", 2, 4, 4, 1, 3},
+        {"pack:1 numa:4%s l3:1", 1, 4, 4, 2, 3}, {"pack:2 [numa] [numa] l3:2", 2, 4, 0, 1, 2},
+    };
+    unsigned shape = pick(rand, 0, G_N_ELEMENTS(shapes) - 1), threads = pick(rand, 1, 2);
+    unsigned cores = pick(rand, shapes[shape].least, shapes[shape].most), nodes = shapes[shape].nodes;
+    g_autofree char *pus = random_indexes(rand, shapes[shape].groups * cores * threads);
+    g_autofree char *numbers = nodes ? random_indexes(rand, nodes) : NULL;
+    g_autofree char *indexes = numbers && chance(rand, 40) ? g_strdup_printf("(indexes=%s)", numbers) : g_strdup("");
+    g_auto(GStrv) parts = g_strsplit(shapes[shape].above, "%s", 2);
+    g_autofree char *above = g_strconcat(parts[0], nodes ? indexes : "", parts[1], NULL);
+    g_autofree char *synthetic = chance(rand, 50) ? g_strdup_printf("%s core:%u pu:%u(indexes=%s)", above, cores, threads, pus)
+                                                  : g_strdup_printf("%s core:%u pu:%u", above, cores, threads);
+
+    return chance(rand, 20) ? host_with_ports(rand, synthetic, shapes[shape].packages, ports) : fixture_host(synthetic);
 }
 
 static void random_memory(GRand *rand, Host *host)
@@ -177,11 +220,14 @@ static void add_device(Host *host, unsigned number, int node)
 
 static void random_devices(GRand *rand, Case *c)
 {
-    unsigned there = pick(rand, 1, 3), wanted = pick(rand, 1, there);
+    unsigned there = pick(rand, 1, 3), wanted;
 
-    for (unsigned i = 0; i < there; i++)
-        add_device(c->host, i + 1, (int)((HostNode *)g_ptr_array_index(c->host->nodes,
-                                                                       pick(rand, 0, c->host->nodes->len - 1)))->node);
+    for (unsigned i = 0; i < there && !c->ports[0]; i++)
+        add_device(c->host, i + 1, -1);
+    wanted = pick(rand, 1, MIN(c->host->devices->len, 3));
+    for (unsigned i = 0; i < c->host->devices->len; i++)
+        ((HostDevice *)g_ptr_array_index(c->host->devices, i))->node =
+            (int)((HostNode *)g_ptr_array_index(c->host->nodes, pick(rand, 0, c->host->nodes->len - 1)))->node;
     c->spec.devices = g_ptr_array_new_with_free_func(g_free);
     for (unsigned i = 0; i < wanted; i++) {
         SpecDevice *device = g_new0(SpecDevice, 1);
@@ -244,7 +290,8 @@ static char *describe_case(const Case *c)
                                (gint64)ledger_free_bytes(c->ledger, c->host, node->node, HVM_GIB) >> 20);
     }
     for (guint i = 0; c->spec.devices && i < c->host->devices->len; i++)
-        g_string_append_printf(text, "; device on %d", ((HostDevice *)g_ptr_array_index(c->host->devices, i))->node);
+        g_string_append_printf(text, "; device on %d below %u", ((HostDevice *)g_ptr_array_index(c->host->devices, i))->node,
+                               c->ports[i]);
     for (guint i = 0; c->spec.devices && i < c->spec.devices->len; i++)
         g_string_append_printf(text, "; wanted %d", (int)((SpecDevice *)g_ptr_array_index(c->spec.devices, i))->locality);
     return g_string_free(text, FALSE);
@@ -258,8 +305,10 @@ static void clear_brick(gpointer pointer)
 static void case_set_up(Case *c, GRand *rand)
 {
     memset(c, 0, sizeof *c);
-    c->host = random_host(rand);
+    c->host = random_host(rand, c->ports);
     c->ledger = ledger_new();
+    if (c->host->nodes->len > 1 && chance(rand, 10)) /* memory of something else than the CPUs */
+        ((HostNode *)g_ptr_array_index(c->host->nodes, pick(rand, 0, c->host->nodes->len - 1)))->general_purpose = FALSE;
     if (chance(rand, 25))
         random_offline(rand, c->host);
     random_memory(rand, c->host);
@@ -283,7 +332,7 @@ static void case_set_up(Case *c, GRand *rand)
         c->allowed.nodes = hwloc_bitmap_alloc();
         hwloc_bitmap_set_range(c->allowed.nodes, pick(rand, 0, 1), (int)pick(rand, 1, 3));
     }
-    if (chance(rand, 30))
+    if (c->ports[0] || chance(rand, 15))
         random_devices(rand, c);
     c->taken = ledger_taken_pus(c->ledger);
     c->bricks = g_array_new(FALSE, TRUE, sizeof(Brick));
@@ -360,41 +409,59 @@ static int share_memory(const Case *c, const Part *parts, unsigned count, unsign
     return best;
 }
 
+/* -1 for a node without CPUs. */
+static int package_of_node(const Case *c, unsigned node)
+{
+    int pu = hwloc_bitmap_first(host_find_node(c->host, node)->pus);
+
+    return pu < 0 ? -1 : (int)package_of(c->host, (unsigned)pu);
+}
+
 /* As the solver has it where the firmware tells nothing: 10, same package 15, 20. */
 static unsigned distance(const Case *c, unsigned a, unsigned b)
 {
-    if (a == b)
-        return 10;
-    return package_of(c->host, (unsigned)hwloc_bitmap_first(host_find_node(c->host, a)->pus)) ==
-                   package_of(c->host, (unsigned)hwloc_bitmap_first(host_find_node(c->host, b)->pus))
-               ? 15
-               : 20;
+    int package = package_of_node(c, a);
+
+    return a == b ? 10 : package >= 0 && package == package_of_node(c, b) ? 15 : 20;
 }
 
-/* Least sum of distances of those that ought to be near, or -1. */
-static gint64 match_devices(const Case *c, const Part *parts, unsigned count, unsigned request, guint used)
+/* Root ports of the devices `used`; one that is not told counts for each. */
+static unsigned count_ports(const Case *c, guint used)
+{
+    unsigned count = 0, seen = 0;
+
+    for (guint i = 0; i < c->host->devices->len; i++) {
+        if (!(used & 1u << i) || (c->ports[i] && seen & 1u << c->ports[i]))
+            continue;
+        seen |= 1u << c->ports[i];
+        count++;
+    }
+    return count;
+}
+
+/* Least sum of distances of those that ought to be near, then of ports, in the low 8 bits; or -1. */
+static gint64 match_devices(const Case *c, const Part *parts, unsigned count, unsigned request, guint used, gint64 so_far)
 {
     gint64 best = -1;
 
     if (!c->spec.devices || request == c->spec.devices->len)
-        return 0;
+        return so_far << 8 | count_ports(c, used);
 
     const SpecDevice *wanted = g_ptr_array_index(c->spec.devices, request);
 
     for (guint i = 0; i < c->host->devices->len; i++) {
         const HostDevice *device = g_ptr_array_index(c->host->devices, i);
         unsigned near = 255;
-        gint64 rest;
+        gint64 all;
 
         for (unsigned p = 0; p < count; p++)
             near = MIN(near, distance(c, parts[p].node, (unsigned)device->node));
         if (used & (1u << i) || (wanted->locality == LOCALITY_REQUIRED && near != 10))
             continue;
-        rest = match_devices(c, parts, count, request + 1, used | 1u << i);
-        if (rest < 0)
-            continue;
-        rest += wanted->locality == LOCALITY_ANY ? 0 : near - 10;
-        best = best < 0 ? rest : MIN(best, rest);
+        all = match_devices(c, parts, count, request + 1, used | 1u << i,
+                            so_far + (wanted->locality == LOCALITY_ANY ? 0 : near - 10));
+        if (all >= 0)
+            best = best < 0 ? all : MIN(best, all);
     }
     return best;
 }
@@ -452,6 +519,7 @@ typedef struct {
     unsigned rank, width; /* width 0: any, counted in threads if weighted */
     gboolean weighted;
     unsigned want, idle;  /* idle: threads that one core has to spare */
+    unsigned emulator;    /* weighted: threads of the emulator's core, if it has one */
 } Counting;
 
 static unsigned weight_of(const Counting *counting, const Brick *b)
@@ -493,7 +561,8 @@ static Verdict judge(const Case *c, guint mask, int emulator, const Counting *co
 
         if (!(mask & (1u << i)))
             continue;
-        if ((counting->width && b->width != counting->width) || b->width <= counting->idle)
+        if ((counting->width && b->width != counting->width) || (b->width <= counting->idle && (int)i != emulator) ||
+            (counting->weighted && (int)i == emulator && b->width != counting->emulator))
             goto out;
         hwloc_bitmap_or(reserved, reserved, b->pus);
         unisolated += b->isolated ? 0 : weight;
@@ -548,7 +617,7 @@ static Verdict judge(const Case *c, guint mask, int emulator, const Counting *co
                 (!counting->width || counting->width == brick(c, i)->width))
                 leftover += weight_of(counting, brick(c, i));
     small = share_memory(c, parts, count, sum, c->spec.memory_bytes / granule_of(&c->spec));
-    devices = match_devices(c, parts, count, 0, 0);
+    devices = match_devices(c, parts, count, 0, 0, 0);
     if (small < 0 || devices < 0)
         goto out;
     verdict.fits = TRUE;
@@ -584,7 +653,7 @@ static GArray *list_countings(const Case *c)
         seen[brick(c, i)->width] = TRUE;
     for (unsigned width = 8; width > 0; width--) {
         unsigned cores = MAX((c->spec.cpus + width - 1) / width, MAX(c->spec.numa_nodes, c->spec.sockets));
-        Counting counting = {widths, width, FALSE, cores, 0};
+        Counting counting = {widths, width, FALSE, cores, 0, 0};
 
         if (!seen[width] || c->spec.smt != SMT_SIBLINGS)
             continue;
@@ -592,13 +661,18 @@ static GArray *list_countings(const Case *c)
         widths++;
         g_array_append_val(countings, counting);
     }
-    for (unsigned idle = 0; widths > 1 && c->spec.emulator == EMULATOR_SHARED && idle < widest; idle++) {
-        Counting counting = {widths + idle, 0, TRUE, c->spec.cpus + idle, idle};
+    for (unsigned idle = 0, rank = widths; widths > 1 && idle < widest; idle++) {
+        for (unsigned width = 0; width <= 8; width++) {
+            Counting counting = {rank, 0, TRUE, c->spec.cpus + idle, idle, width};
 
-        g_array_append_val(countings, counting);
+            if (c->spec.emulator == EMULATOR_DEDICATED ? width == 0 || !seen[width] : width > 0)
+                continue;
+            rank++;
+            g_array_append_val(countings, counting);
+        }
     }
     if (c->spec.smt != SMT_SIBLINGS) {
-        Counting counting = {0, 0, FALSE, c->spec.cpus, 0};
+        Counting counting = {0, 0, FALSE, c->spec.cpus, 0, 0};
 
         g_array_append_val(countings, counting);
     }
@@ -689,6 +763,24 @@ static void check_own_threads(const Case *c, const Placement *placement, hwloc_c
 
 /* ---- What every answer must keep ---- */
 
+/* A guest's die is one L3, or a note says that it is not. */
+static void check_dies(const Case *c, const Placement *placement)
+{
+    gboolean noted = FALSE;
+
+    for (guint i = 0; i < placement->notes->len; i++) {
+        const char *note = g_ptr_array_index(placement->notes, i);
+
+        noted |= strstr(note, "level-3 caches in unequal parts") || strstr(note, "not equally large");
+    }
+    for (guint i = 1; i < placement->vcpus->len && !noted; i++) {
+        const PlacementVcpu *vcpu = &g_array_index(placement->vcpus, PlacementVcpu, i), *before = vcpu - 1;
+
+        if (vcpu->socket == before->socket && vcpu->die == before->die)
+            g_assert_cmpuint(l3_of(c->host, vcpu->pu), ==, l3_of(c->host, before->pu));
+    }
+}
+
 static void check_hard(const Case *c, const Placement *placement)
 {
     hwloc_bitmap_t seen = hwloc_bitmap_alloc();
@@ -729,6 +821,7 @@ static void check_hard(const Case *c, const Placement *placement)
     g_assert_cmpuint(memory, ==, c->spec.memory_bytes);
     check_own_threads(c, placement, placement->emulator);
     check_own_threads(c, placement, placement->io_threads);
+    check_dies(c, placement);
     hwloc_bitmap_free(seen);
 }
 
@@ -812,6 +905,68 @@ static void check_promise(Case *c, const Placement *placement)
     g_assert_cmpstr(before, ==, after);
 }
 
+/* ---- What every refusal must keep ---- */
+
+static void assert_fits(const Case *c, const Spec *spec, const char *message, const char *advice)
+{
+    g_autoptr(Placement) placement = placement_solve(c->host, spec, c->ledger, &c->allowed, &c->policy, NULL);
+
+    if (!placement)
+        g_error("'%s' does not help: %s\n%s", advice, message, c->text);
+}
+
+/* Each piece of advice in "...: needs ... (ADVICE, or ADVICE)", taken at its word. Returns how many of them change the request. */
+static unsigned check_advice(Case *c, const char *message)
+{
+    const char *open = g_str_has_suffix(message, ")") ? strrchr(message, '(') : NULL;
+    g_autofree char *inner = open ? g_strndup(open + 1, strlen(open) - 2) : g_strdup("");
+    g_auto(GStrv) all = g_strsplit(inner, ", or ", -1);
+    unsigned changes = 0, number;
+
+    for (char **advice = all; *advice; advice++, changes++) {
+        g_autoptr(GPtrArray) devices = NULL;
+        SpecDevice preferred[3];
+        Spec spec = c->spec;
+
+        if (sscanf(*advice, "--numa %u", &number) == 1) {
+            spec.numa_nodes = number;
+        } else if (sscanf(*advice, "--sockets %u", &number) == 1) {
+            spec.sockets = number;
+        } else if (sscanf(*advice, "--cpus %u", &number) == 1) {
+            spec.cpus = number;
+        } else if (g_str_has_prefix(*advice, "--memory ")) {
+            g_assert_true(size_parse(*advice + strlen("--memory "), &spec.memory_bytes, NULL));
+        } else if (strcmp(*advice, "--pages auto") == 0) {
+            spec.page_bytes = PAGES_AUTO;
+        } else if (strcmp(*advice, "--smt any") == 0) {
+            spec.smt = SMT_ANY;
+        } else if (strcmp(*advice, "--emulator shared") == 0) {
+            spec.emulator = EMULATOR_SHARED;
+        } else if (strcmp(*advice, "without --spread") == 0) {
+            spec.spread = FALSE;
+        } else if (strcmp(*advice, "locality=preferred") == 0) {
+            spec.devices = devices = g_ptr_array_new();
+            for (guint i = 0; i < c->spec.devices->len; i++) {
+                preferred[i] = *(SpecDevice *)g_ptr_array_index(c->spec.devices, i);
+                preferred[i].locality = LOCALITY_PREFERRED;
+                g_ptr_array_add(devices, &preferred[i]);
+            }
+        } else if (g_str_has_prefix(*advice, "free ")) {
+            g_assert_true(placement_could_fit(c->host, &c->spec, &c->allowed, &c->policy, NULL));
+            continue;
+        } else if (g_str_has_prefix(*advice, "more of this node's CPUs")) {
+            g_autoptr(Placement) placement = placement_solve(c->host, &c->spec, c->ledger, NULL, &c->policy, NULL);
+
+            g_assert_nonnull(placement);
+            continue;
+        } else {
+            g_error("what is '%s' in: %s", *advice, message);
+        }
+        assert_fits(c, &spec, message, *advice);
+    }
+    return changes;
+}
+
 static void fail_case(const Case *c, const Verdict *solver, const Verdict *brute, const char *what)
 {
     g_autoptr(GString) text = g_string_new(what);
@@ -821,7 +976,7 @@ static void fail_case(const Case *c, const Verdict *solver, const Verdict *brute
     g_error("%s\n%s", text->str, c->text);
 }
 
-static void check_case(Case *c, unsigned *solved, unsigned *refused)
+static void check_case(Case *c, unsigned *solved, unsigned *refused, unsigned *advised)
 {
     const Verdict brute = try_all(c);
     g_autoptr(GError) error = NULL;
@@ -832,6 +987,7 @@ static void check_case(Case *c, unsigned *solved, unsigned *refused)
         g_assert_error(error, HVM_ERROR, HVM_ERROR_NO_PLACEMENT);
         if (brute.fits)
             fail_case(c, &brute, &brute, error->message);
+        *advised += check_advice(c, error->message);
         (*refused)++;
         return;
     }
@@ -850,7 +1006,7 @@ static void test_brute_force(void)
 {
     g_autoptr(GRand) rand = g_rand_new_with_seed(20240607);
     const char *more = g_getenv("HVM_TEST_ROUNDS");
-    unsigned rounds = more ? (unsigned)g_ascii_strtoull(more, NULL, 10) : 600, solved = 0, refused = 0;
+    unsigned rounds = more ? (unsigned)g_ascii_strtoull(more, NULL, 10) : 600, solved = 0, refused = 0, advised = 0;
 
     if (more) /* a longer run looks elsewhere */
         g_rand_set_seed(rand, rounds);
@@ -859,13 +1015,14 @@ static void test_brute_force(void)
 
         case_set_up(&c, rand);
         if (c.bricks->len <= UNITS_MAX)
-            check_case(&c, &solved, &refused);
+            check_case(&c, &solved, &refused, &advised);
         case_tear_down(&c);
     }
-    g_test_message("%u solved, %u refused", solved, refused);
+    g_test_message("%u solved, %u refused, %u changes advised", solved, refused, advised);
     /* Both sides must be looked at. */
     g_assert_cmpuint(solved, >, rounds / 5);
     g_assert_cmpuint(refused, >, rounds / 10);
+    g_assert_cmpuint(advised, >, refused / 4);
 }
 
 int main(int argc, char **argv)

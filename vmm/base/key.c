@@ -42,6 +42,8 @@ char *key_describe(const Key *row)
     case KEY_NAME:
         return g_strdup("a name of a-z, 0-9 and '-'");
     case KEY_UINT:
+        if (row->choices)
+            return g_strdup_printf("%" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT ", or %s", row->minimum, row->maximum, row->choices);
         if (row->maximum)
             return g_strdup_printf("%" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT, row->minimum, row->maximum);
         return g_strdup_printf("a number of %" G_GUINT64_FORMAT " or more", row->minimum);
@@ -130,6 +132,8 @@ gboolean key_check(const Key *row, const char *value, char **ret_value, GError *
             return FALSE;
         break;
     case KEY_UINT:
+        if (g_strcmp0(value, row->choices) == 0)
+            break;
         if (!g_ascii_string_to_unsigned(value, 10, row->minimum, maximum, &number, NULL))
             return refuse(row, value, error);
         *ret_value = g_strdup_printf("%" G_GUINT64_FORMAT, number);

@@ -13,7 +13,7 @@
 typedef enum {
     KEY_STRING,   /* printable text of 1 to 4095 bytes without control characters */
     KEY_NAME,     /* name_check() */
-    KEY_UINT,     /* decimal, minimum..maximum */
+    KEY_UINT,     /* decimal, minimum..maximum, or the word in `choices` if there is one */
     KEY_SIZE,     /* size_parse(), minimum..maximum in bytes */
     KEY_BOOL,     /* true, false, yes, no, on, off, 1, 0; canonical: true, false */
     KEY_CHOICE,   /* one of `choices` */
@@ -26,7 +26,7 @@ typedef struct {
     const char *group;    /* "cpu"; "network *" for a group with a name of its own: [network ib0] */
     const char *key;      /* "count" */
     KeyType type;
-    const char *choices;  /* KEY_CHOICE: "siblings|isolate|any" */
+    const char *choices;  /* KEY_CHOICE: "siblings|isolate|any"; KEY_UINT: NULL, or a word that stands for no number: "auto" */
     guint64 minimum;      /* KEY_UINT, KEY_SIZE: inclusive range; maximum 0 means none */
     guint64 maximum;
     const char *fallback; /* the default, as text; NULL: unset */

@@ -46,7 +46,7 @@ void settings_add_defaults(Settings *settings);
 const char *settings_get(const Settings *settings, const char *group, const char *key);
 const char *settings_origin(const Settings *settings, const char *group, const char *key);
 
-/* Typed reads of checked values: 0/FALSE where unset. */
+/* Typed reads of checked values: 0/FALSE where unset; a number is 0 where a word stands for it. */
 guint64 settings_get_uint(const Settings *settings, const char *group, const char *key);
 guint64 settings_get_size(const Settings *settings, const char *group, const char *key);
 gboolean settings_get_bool(const Settings *settings, const char *group, const char *key);

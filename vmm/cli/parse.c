@@ -59,7 +59,7 @@ static const Option *spec_options(void)
             continue;
         if (row->type != KEY_BOOL)
             option.argument = row->argument ? row->argument : "VALUE";
-        option.choices = row->type == KEY_CHOICE ? row->choices : NULL;
+        option.choices = row->choices;
         g_array_append_val(made, option);
     }
     options = (Option *)(void *)g_array_free(made, FALSE);

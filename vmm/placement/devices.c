@@ -1,10 +1,10 @@
 /*
- * devices.c: which of the node's devices a request gets.
+ * devices.c: which devices of the node would do for each that is wanted, and which of them are free. match.c chooses.
  *
- * Wanted devices are taken in the order of their names, candidates in that of their addresses, and every match is tried
- * (those that differ only by address once), so that the answer is the best one and does not depend on any list's order.
+ * Wanted devices are ordered by what they ask for, then by name, and candidates by address, so that nothing depends on the order
+ * of a list.
  */
-#include "solver.h"
+#include "devices.h"
 
 #include "hvm_error.h"
 
@@ -13,35 +13,7 @@
 /* PCI class codes: PCI Code and ID Assignment Specification. */
 enum { CLASS_NVME = 0x0108, CLASS_NETWORK = 0x02, CLASS_INFINIBAND = 0x0207, CLASS_INFINIBAND_OLD = 0x0c06,
        CLASS_DISPLAY = 0x03 };
-/* A match that takes more steps than this stays with the best found: hundreds of unlike devices only. */
-enum { STEPS_MAX = 20000, WANTED_MAX = SPEC_DEVICES_MAX };
-
-typedef struct {
-    const SpecDevice *wanted;
-    GArray *candidates; /* of unsigned: indices into devices->all */
-    gboolean twin;      /* asks for the same as the one before: their order does not matter */
-} Request;
-
-struct Devices {
-    const Survey *survey;
-    GPtrArray *all;     /* of HostDevice, by address; the host's */
-    GArray *requests;   /* of Request, by name */
-    unsigned *switches; /* by device: 0 for none, else a number for the switch it is below */
-    int *nodes;         /* by device: node of the operating system, or -1 */
-    guint64 *kinds;     /* by device: bit per request that it would do for */
-    unsigned local;
-};
-
-typedef struct {
-    const Devices *devices;
-    const unsigned *distance; /* by device: to the nearest node of the guest; 10 is local */
-    gboolean ignore_locality;
-    gboolean *used;
-    unsigned *choice, *best_choice;
-    guint64 best, best_any;
-    unsigned steps;
-    gboolean found;
-} Match;
+enum { WANTED_MAX = SPEC_DEVICES_MAX };
 
 /* ---- What would do ---- */
 
@@ -185,11 +157,17 @@ static gboolean refuse_none(const Survey *survey, const SpecDevice *wanted, GErr
     return FALSE;
 }
 
-static gboolean add_request(Devices *devices, const SpecDevice *wanted, const gboolean *held, GError **error)
+static gboolean alike_wanted(const SpecDevice *a, const SpecDevice *b)
 {
-    const Host *host = devices->survey->host;
-    Request request = {.wanted = wanted};
-    guint64 bit = G_GUINT64_CONSTANT(1) << devices->requests->len;
+    return !a->address && !b->address && a->locality == b->locality && g_strcmp0(a->kind, b->kind) == 0 &&
+           g_strcmp0(a->network, b->network) == 0;
+}
+
+/* Sets in `bits` (by device) which would do for it. */
+static gboolean add_request(Devices *devices, const SpecDevice *wanted, const gboolean *held, guint64 *bits, GError **error)
+{
+    guint count = devices->requests->len, found = 0;
+    Request request = {.wanted = wanted, .first = count, .end = count + 1};
 
     if (!!wanted->address + !!wanted->kind + !!wanted->network != 1) {
         g_autofree char *name = hvm_escape(wanted->name, -1);
@@ -198,22 +176,20 @@ static gboolean add_request(Devices *devices, const SpecDevice *wanted, const gb
                     "device '%s': wanted exactly one of address, kind and network", name);
         return FALSE;
     }
-    request.candidates = g_array_new(FALSE, FALSE, sizeof(unsigned));
     for (guint i = 0; i < devices->all->len; i++) {
-        if (held[i] || !would_do(host, g_ptr_array_index(devices->all, i), wanted))
+        if (held[i] || !would_do(devices->survey->host, g_ptr_array_index(devices->all, i), wanted))
             continue;
-        devices->kinds[i] |= bit;
-        g_array_append_val(request.candidates, i);
+        bits[i] |= G_GUINT64_CONSTANT(1) << count;
+        found++;
     }
-    if (devices->requests->len > 0) {
-        const SpecDevice *before = g_array_index(devices->requests, Request, devices->requests->len - 1).wanted;
-
-        request.twin = !wanted->address && before->locality == wanted->locality &&
-                       g_strcmp0(before->kind, wanted->kind) == 0 && g_strcmp0(before->network, wanted->network) == 0;
-    }
-    devices->local += wanted->locality != LOCALITY_ANY;
+    if (count > 0 && alike_wanted(wanted, devices_request(devices, count - 1)->wanted))
+        request.first = devices_request(devices, count - 1)->first;
     g_array_append_val(devices->requests, request);
-    return request.candidates->len > 0 || refuse_none(devices->survey, wanted, error);
+    for (guint i = request.first; i < count; i++)
+        devices_request(devices, i)->end = count + 1;
+    if (wanted->locality != LOCALITY_ANY)
+        devices->local |= G_GUINT64_CONSTANT(1) << count;
+    return found > 0 || refuse_none(devices->survey, wanted, error);
 }
 
 /* The root port that it is below (0: none is told): devices with a common one are below one switch, or on one card. */
@@ -234,20 +210,75 @@ static unsigned find_switch(const Survey *survey, const char *address)
                 (unsigned)highest->attr->bridge.upstream.pci.dev << 3 | highest->attr->bridge.upstream.pci.func);
 }
 
-static void place_devices(Devices *devices)
+static int find_node(const Host *host, const HostDevice *device)
 {
-    const Host *host = devices->survey->host;
+    if (device->node >= 0 && host_find_node(host, (unsigned)device->node))
+        return device->node;
+    /* With one node there is no question where it is. */
+    return host->nodes->len == 1 ? (int)((const HostNode *)g_ptr_array_index(host->nodes, 0))->node : -1;
+}
 
+static void clear_class(gpointer pointer)
+{
+    DeviceClass *class = pointer;
+
+    g_array_free(class->devices, TRUE);
+    g_free(class->distances);
+}
+
+static DeviceClass *add_class(Devices *devices, guint64 requests, unsigned port, int node)
+{
+    const Survey *survey = devices->survey;
+    DeviceClass class = {.requests = requests, .port = port, .node = node, .distances = g_new(unsigned, survey->nodes->len + 1),
+                         .devices = g_array_new(FALSE, FALSE, sizeof(unsigned))};
+
+    for (guint n = 0; n < survey->nodes->len; n++)
+        class.distances[n] = survey_distance(survey, node, (int)survey_node(survey, n)->host_node->node);
+    g_array_append_val(devices->classes, class);
+    return devices_class(devices, devices->classes->len - 1);
+}
+
+/* Ports get dense numbers, in the order of the lowest address below them. */
+static unsigned number_port(GHashTable *ports, unsigned found)
+{
+    gpointer known = g_hash_table_lookup(ports, GUINT_TO_POINTER(found));
+
+    if (!known && found) {
+        known = GUINT_TO_POINTER(g_hash_table_size(ports) + 1);
+        g_hash_table_insert(ports, GUINT_TO_POINTER(found), known);
+    }
+    return GPOINTER_TO_UINT(known);
+}
+
+static void fill_classes(Devices *devices, const guint64 *bits)
+{
+    g_autoptr(GHashTable) ports = g_hash_table_new(NULL, NULL);
+    g_autofree unsigned *below = g_new0(unsigned, devices->all->len + 1);
+
+    devices->port_most = 1;
     for (guint i = 0; i < devices->all->len; i++) {
         const HostDevice *device = g_ptr_array_index(devices->all, i);
+        DeviceClass *class = NULL;
+        unsigned port;
+        int node;
 
-        devices->nodes[i] = device->node >= 0 && host_find_node(host, (unsigned)device->node) ? device->node : -1;
-        /* With one node there is no question where it is. */
-        if (devices->nodes[i] < 0 && host->nodes->len == 1)
-            devices->nodes[i] = (int)((const HostNode *)g_ptr_array_index(host->nodes, 0))->node;
-        if (devices->kinds[i])
-            devices->switches[i] = find_switch(devices->survey, device->address);
+        if (!bits[i])
+            continue;
+        port = number_port(ports, find_switch(devices->survey, device->address));
+        node = find_node(devices->survey->host, device);
+        for (guint c = 0; c < devices->classes->len && !class; c++) {
+            DeviceClass *known = devices_class(devices, c);
+
+            if (known->requests == bits[i] && known->port == port && known->node == node)
+                class = known;
+        }
+        if (!class)
+            class = add_class(devices, bits[i], port, node);
+        g_array_append_val(class->devices, i);
+        if (port)
+            devices->port_most = MAX(devices->port_most, ++below[port - 1]);
     }
+    devices->ports = g_hash_table_size(ports);
 }
 
 static int compare_addresses(gconstpointer a, gconstpointer b)
@@ -257,11 +288,27 @@ static int compare_addresses(gconstpointer a, gconstpointer b)
     return strcmp(x->address, y->address);
 }
 
+/* Those that ask for the same lie together. */
 static int compare_wanted(gconstpointer a, gconstpointer b)
 {
     const SpecDevice *x = *(const SpecDevice *const *)a, *y = *(const SpecDevice *const *)b;
+    int order = g_strcmp0(x->address, y->address);
 
-    return strcmp(x->name, y->name);
+    if (!order)
+        order = g_strcmp0(x->kind, y->kind);
+    if (!order)
+        order = g_strcmp0(x->network, y->network);
+    if (!order)
+        order = (y->locality > x->locality) - (y->locality < x->locality);
+    return order ? order : strcmp(x->name, y->name);
+}
+
+static int compare_names(gconstpointer a, gconstpointer b, gpointer data)
+{
+    const Devices *devices = data;
+
+    return strcmp(devices_request(devices, *(const unsigned *)a)->wanted->name,
+                  devices_request(devices, *(const unsigned *)b)->wanted->name);
 }
 
 Devices *devices_new(const Survey *survey, const Spec *spec, gboolean full, GError **error)
@@ -269,30 +316,34 @@ Devices *devices_new(const Survey *survey, const Spec *spec, gboolean full, GErr
     g_autoptr(Devices) devices = g_new0(Devices, 1);
     guint count = survey->host->devices->len, wanted = spec->devices ? spec->devices->len : 0;
     g_autofree gboolean *held = NULL;
+    g_autofree guint64 *bits = g_new0(guint64, count + 1);
     g_autoptr(GPtrArray) sorted = g_ptr_array_new();
 
     devices->survey = survey;
     devices->all = g_ptr_array_sized_new(count);
-    for (guint i = 0; i < count && wanted; i++)
-        g_ptr_array_add(devices->all, g_ptr_array_index(survey->host->devices, i));
-    g_ptr_array_sort(devices->all, compare_addresses);
-    held = list_held(survey, devices->all, full);
     devices->requests = g_array_new(FALSE, TRUE, sizeof(Request));
-    devices->switches = g_new0(unsigned, count + 1);
-    devices->nodes = g_new0(int, count + 1);
-    devices->kinds = g_new0(guint64, count + 1);
+    devices->by_name = g_array_new(FALSE, TRUE, sizeof(unsigned));
+    devices->classes = g_array_new(FALSE, TRUE, sizeof(DeviceClass));
+    devices->effort = g_new0(MatchEffort, 1);
+    g_array_set_clear_func(devices->classes, clear_class);
     if (wanted > WANTED_MAX) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "wanted at most %d devices, found %u", WANTED_MAX, wanted);
         return NULL;
     }
+    for (guint i = 0; i < count && wanted; i++)
+        g_ptr_array_add(devices->all, g_ptr_array_index(survey->host->devices, i));
+    g_ptr_array_sort(devices->all, compare_addresses);
+    held = list_held(survey, devices->all, full);
     for (guint i = 0; i < wanted; i++)
         g_ptr_array_add(sorted, g_ptr_array_index(spec->devices, i));
     g_ptr_array_sort(sorted, compare_wanted);
-    for (guint i = 0; i < wanted; i++)
-        if (!add_request(devices, g_ptr_array_index(sorted, i), held, error))
+    for (guint i = 0; i < wanted; i++) {
+        if (!add_request(devices, g_ptr_array_index(sorted, i), held, bits, error))
             return NULL;
-    if (wanted)
-        place_devices(devices);
+        g_array_append_val(devices->by_name, i);
+    }
+    g_array_sort_with_data(devices->by_name, compare_names, devices);
+    fill_classes(devices, bits);
     return g_steal_pointer(&devices);
 }
 
@@ -300,132 +351,12 @@ void devices_free(Devices *devices)
 {
     if (!devices)
         return;
-    for (guint i = 0; i < devices->requests->len; i++)
-        g_array_free(g_array_index(devices->requests, Request, i).candidates, TRUE);
     g_array_free(devices->requests, TRUE);
+    g_array_free(devices->by_name, TRUE);
+    g_array_free(devices->classes, TRUE);
     g_ptr_array_free(devices->all, TRUE);
-    g_free(devices->switches);
-    g_free(devices->nodes);
-    g_free(devices->kinds);
+    g_free(devices->effort);
     g_free(devices);
-}
-
-/* ---- Matching ---- */
-
-static unsigned price(const Match *match, const Request *request, unsigned device, gboolean any)
-{
-    if ((request->wanted->locality == LOCALITY_ANY) != any)
-        return 0;
-    return match->distance[device] - 10;
-}
-
-/* Whether device `b` can stand for `a`: alike in all but the address. */
-static gboolean is_alike(const Match *match, unsigned a, unsigned b)
-{
-    const Devices *devices = match->devices;
-
-    return devices->kinds[a] == devices->kinds[b] && devices->switches[a] == devices->switches[b] && devices->switches[a] &&
-           devices->nodes[a] == devices->nodes[b];
-}
-
-/* Distances in the high half, switches in the low. */
-static guint64 cost_so_far(const Match *match, unsigned count, guint64 *ret_any)
-{
-    const Devices *devices = match->devices;
-    guint64 near = 0, any = 0, switches = 0;
-
-    for (unsigned i = 0; i < count; i++) {
-        const Request *request = &g_array_index(devices->requests, Request, i);
-        unsigned device = match->choice[i];
-        gboolean new_switch = TRUE;
-
-        near += price(match, request, device, FALSE);
-        any += price(match, request, device, TRUE);
-        for (unsigned j = 0; j < i && new_switch; j++)
-            new_switch = !devices->switches[device] || devices->switches[device] != devices->switches[match->choice[j]];
-        switches += new_switch;
-    }
-    *ret_any = any;
-    return near << 32 | switches;
-}
-
-static void match_from(Match *match, unsigned index)
-{
-    const Devices *devices = match->devices;
-    guint64 any, cost = cost_so_far(match, index, &any);
-
-    if (match->found && (cost > match->best || match->steps > STEPS_MAX))
-        return;
-    match->steps++;
-    if (index == devices->requests->len) {
-        if (!match->found || cost < match->best || (cost == match->best && any < match->best_any)) {
-            match->found = TRUE;
-            match->best = cost;
-            match->best_any = any;
-            memcpy(match->best_choice, match->choice, index * sizeof *match->choice);
-        }
-        return;
-    }
-
-    const Request *request = &g_array_index(devices->requests, Request, index);
-
-    for (guint i = 0; i < request->candidates->len; i++) {
-        unsigned device = g_array_index(request->candidates, unsigned, i);
-        gboolean tried = FALSE;
-
-        if (match->used[device] || (request->twin && device < match->choice[index - 1]))
-            continue;
-        if (request->wanted->locality == LOCALITY_REQUIRED && match->distance[device] != 10 && !match->ignore_locality)
-            continue;
-        for (guint j = 0; j < i && !tried; j++) {
-            unsigned earlier = g_array_index(request->candidates, unsigned, j);
-
-            tried = !match->used[earlier] && !(request->twin && earlier < match->choice[index - 1]) &&
-                    is_alike(match, earlier, device);
-        }
-        if (tried)
-            continue;
-        match->used[device] = TRUE;
-        match->choice[index] = device;
-        match_from(match, index + 1);
-        match->used[device] = FALSE;
-    }
-}
-
-/* From each device to the nearest node of the guest. A device whose place the platform does not tell is far. */
-static unsigned *measure(const Devices *devices, const gboolean *in)
-{
-    const Survey *survey = devices->survey;
-    unsigned count = devices->all->len;
-    unsigned *distance = g_new(unsigned, count + 1);
-
-    for (unsigned i = 0; i < count; i++) {
-        distance[i] = 255;
-        for (unsigned n = 0; devices->kinds[i] && devices->nodes[i] >= 0 && n < survey->nodes->len; n++)
-            if (in[n])
-                distance[i] = MIN(distance[i], survey_distance(survey, devices->nodes[i],
-                                                               (int)survey_node(survey, n)->host_node->node));
-    }
-    return distance;
-}
-
-guint64 devices_cost(const Devices *devices, const gboolean *in, gboolean ignore_locality, unsigned *ret_choice)
-{
-    unsigned count = devices->requests->len, all = devices->all->len;
-
-    if (!count)
-        return 0;
-
-    g_autofree unsigned *distance = measure(devices, in);
-    g_autofree gboolean *used = g_new0(gboolean, all + 1);
-    g_autofree unsigned *choice = g_new0(unsigned, count), *best = g_new0(unsigned, count);
-    Match match = {.devices = devices, .distance = distance, .ignore_locality = ignore_locality, .used = used,
-                   .choice = choice, .best_choice = best};
-
-    match_from(&match, 0);
-    if (match.found && ret_choice)
-        memcpy(ret_choice, best, count * sizeof *best);
-    return match.found ? match.best : G_MAXUINT64;
 }
 
 unsigned devices_count(const Devices *devices)
@@ -435,26 +366,26 @@ unsigned devices_count(const Devices *devices)
 
 unsigned devices_local_count(const Devices *devices)
 {
-    return devices->local;
+    unsigned count = 0;
+
+    for (guint i = 0; i < devices->requests->len; i++)
+        count += devices_request(devices, i)->wanted->locality != LOCALITY_ANY;
+    return count;
 }
 
-gboolean devices_on_node(const Devices *devices, unsigned i)
+unsigned devices_distance(const Devices *devices, unsigned i)
 {
-    unsigned node = survey_node(devices->survey, i)->host_node->node;
+    unsigned nearest = 255;
 
-    for (guint r = 0; r < devices->requests->len; r++) {
-        const Request *request = &g_array_index(devices->requests, Request, r);
-
-        for (guint c = 0; request->wanted->locality != LOCALITY_ANY && c < request->candidates->len; c++)
-            if (devices->nodes[g_array_index(request->candidates, unsigned, c)] == (int)node)
-                return TRUE;
-    }
-    return FALSE;
+    for (guint c = 0; c < devices->classes->len; c++)
+        if (devices_class(devices, c)->requests & devices->local)
+            nearest = MIN(nearest, devices_class(devices, c)->distances[i]);
+    return nearest;
 }
 
 const SpecDevice *devices_wanted(const Devices *devices, unsigned i)
 {
-    return g_array_index(devices->requests, Request, i).wanted;
+    return devices_request(devices, g_array_index(devices->by_name, unsigned, i))->wanted;
 }
 
 const HostDevice *devices_get(const Devices *devices, unsigned device)

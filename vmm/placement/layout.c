@@ -49,20 +49,21 @@ static unsigned find_package(const Survey *survey, unsigned slice)
 }
 
 /* Takes the emulator's unit out of the cell's: from the L3 of which the guest has least, so that the vCPUs' L3s stay
- * whole; there the last. */
-static int take_emulator_unit(const Survey *survey, GArray *units)
+ * whole; there the last. `width`: only one of so many threads; 0: any. */
+static int take_emulator_unit(const Survey *survey, unsigned width, GArray *units)
 {
     guint best = 0, best_count = G_MAXUINT;
 
     for (guint i = 0; i < units->len;) {
         unsigned slice = find_slice(survey, g_array_index(units, unsigned, i));
-        guint end = i;
+        guint end = i, last = G_MAXUINT;
 
-        while (end < units->len && find_slice(survey, g_array_index(units, unsigned, end)) == slice)
-            end++;
-        if (end - i <= best_count) {
+        for (; end < units->len && find_slice(survey, g_array_index(units, unsigned, end)) == slice; end++)
+            if (!width || survey_unit(survey, g_array_index(units, unsigned, end))->width == width)
+                last = end;
+        if (last != G_MAXUINT && end - i <= best_count) {
             best_count = end - i;
-            best = end - 1;
+            best = last;
         }
         i = end;
     }
@@ -76,15 +77,16 @@ static int take_emulator_unit(const Survey *survey, GArray *units)
 static void take_units(Layout *layout)
 {
     const Shares *shares = g_ptr_array_index(layout->search->shares, layout->solution->phase);
+    const Phase *phase = &g_array_index(layout->search->phases, Phase, layout->solution->phase);
     gboolean isolate = layout->search->want.smt == SMT_ISOLATE;
 
     for (guint c = 0; c < layout->solution->cells->len; c++) {
         const Cell *cell = &g_array_index(layout->solution->cells, Cell, c);
         g_autoptr(GArray) units = g_array_new(FALSE, FALSE, sizeof(unsigned));
 
-        shares_pick(shares, cell->node, cell->packages, cell->count + (unsigned)cell->emulator, units);
+        shares_pick(shares, cell->node, cell->packages, cell->count, cell->emulator, units);
         if (cell->emulator)
-            layout->emulator_unit = take_emulator_unit(layout->survey, units);
+            layout->emulator_unit = take_emulator_unit(layout->survey, phase->weighted ? phase->extra : 0, units);
         for (guint i = 0; i < units->len; i++) {
             unsigned unit = g_array_index(units, unsigned, i);
             Taken taken = {unit, c, isolate ? 1 : survey_unit(layout->survey, unit)->width};

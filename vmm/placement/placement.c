@@ -146,7 +146,7 @@ static void note_cpus(Placement *placement, const Search *search, const Solution
     if (search->want.smt == SMT_ISOLATE && hwloc_bitmap_weight(placement->reserved) > (int)placement->vcpus->len)
         placement_note(placement, "The siblings of the guest's PUs are promised to it and left idle (smt=isolate).");
     if (solution->cut_short)
-        placement_note(placement, "This node is so large that not every placement was looked at: there may be a better one.");
+        placement_note(placement, "Not every placement was looked at, as there are too many: there may be a better one.");
     hwloc_bitmap_free(noisy);
 }
 
@@ -197,7 +197,7 @@ static gboolean solve(const Question *question, Attempt *attempt, Solution *solu
         return FALSE;
     attempt->search = search_new(attempt->survey, attempt->devices, &want);
     search_run(attempt->search, -1, 0, solution);
-    return solution->found || refusal_explain(question, attempt->search, error);
+    return solution->found || refusal_explain(question, attempt->search, solution->cut_short, error);
 }
 
 Placement *placement_solve(const Host *host, const Spec *spec, const Ledger *ledger, const Allowed *allowed,

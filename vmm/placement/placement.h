@@ -7,10 +7,13 @@
  * guest's CPU topology; or NO_PLACEMENT naming the constraint that failed, how near it came and what would make it fit.
  *
  * Hard: CPU count, memory strictly on its node, page size, devices, required locality, allowed set, exclusiveness.
- * Soft, in this order: fewest NUMA nodes; nearest devices, then fewest PCIe switches for them; fewest packages; equal cells;
- * PUs that the kernel isolates; huge pages where the size is left to us; fewest L3s; least fragmentation left (L3s, then nodes,
- * neither empty nor full, then least left over on the guest's nodes); lowest numbers. With `spread`: most nodes that
- * take equal cells. The answer is optimal for that order and does not depend on the order in which anything is listed.
+ * Soft, in this order: fewest NUMA nodes; nearest devices, then fewest PCIe switches for them; cores of one width; fewest packages;
+ * equal cells; PUs that the kernel isolates; huge pages where the size is left to us; fewest L3s; least fragmentation left (L3s, then
+ * nodes, neither empty nor full, then least left over on the guest's nodes); lowest numbers. With `spread`: most nodes that
+ * take equal cells. The answer is optimal for that order and does not depend on the order in which anything is listed; where there
+ * were too many choices to look at all, a note says so.
+ * Why packages, equal cells, isolation and page size come before L3s and fragmentation is in docs/design.md, what it costs other
+ * guests in bench/placement.md.
  * An L3 that reaches over several nodes counts once in each; a node without L3s is one.
  * Memory is shared out by the vCPUs of each cell, in whole pages (2 MiB where the size is left to us and divides).
  * Threads: any; a Placement does not change after it was made.

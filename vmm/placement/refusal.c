@@ -2,47 +2,14 @@
  * refusal.c: which constraint failed, how near it came, and what would make it fit.
  *
  * The request is asked again with one constraint after the other relaxed; the first that lets it through is the one to
- * name. Every advice that changes the request ("--numa 2") was tried.
+ * name. advice.c says what would make it fit.
  */
-#include "solver.h"
+#include "refusal.h"
 
 #include "hvm_error.h"
 #include "units.h"
 
 #include <string.h>
-
-typedef struct {
-    const Question *question;
-    const Search *search;
-    GError **error;
-} Refusal;
-
-/* ---- Asking again ---- */
-
-static gboolean ask(const Refusal *refusal, const Want *want, Solution *solution)
-{
-    const Question *question = refusal->question;
-    const Survey *survey = refusal->search->survey;
-    g_autoptr(Survey) other = NULL;
-    g_autoptr(Devices) devices = NULL;
-    g_autoptr(Search) search = NULL;
-
-    if (want->smt != refusal->search->want.smt) {
-        other = survey_new(question->host, question->ledger, question->allowed, question->policy, want->smt, question->full);
-        survey = other;
-    }
-    devices = devices_new(survey, question->spec, question->full, NULL);
-    search = search_new(survey, devices, want);
-    search_run(search, -1, 0, solution);
-    return solution->found;
-}
-
-static gboolean would_fit(const Refusal *refusal, const Want *want)
-{
-    g_auto(Solution) solution = {0};
-
-    return ask(refusal, want, &solution);
-}
 
 /* ---- Words ---- */
 
@@ -75,62 +42,16 @@ static gboolean refuse(const Refusal *refusal, GPtrArray *advice, const char *fo
     g_autoptr(GString) text = g_string_new(NULL);
     g_string_vprintf(text, format, arguments);
     va_end(arguments);
+    if (!advice->len)
+        advice_cpus(refusal, advice);
+    if (refusal->cut_short)
+        g_string_append(text, "; not every choice of NUMA nodes and devices was tried, as there are too many");
     for (guint i = 0; i < advice->len; i++)
         g_string_append_printf(text, "%s%s", i ? ", or " : " (", (const char *)g_ptr_array_index(advice, i));
     if (advice->len)
         g_string_append_c(text, ')');
     g_set_error_literal(refusal->error, HVM_ERROR, HVM_ERROR_NO_PLACEMENT, text->str);
     return FALSE;
-}
-
-static void advise(GPtrArray *advice, const char *format, ...) G_GNUC_PRINTF(2, 3);
-static void advise(GPtrArray *advice, const char *format, ...)
-{
-    va_list arguments;
-
-    va_start(arguments, format);
-    g_ptr_array_add(advice, g_strdup_vprintf(format, arguments));
-    va_end(arguments);
-}
-
-/* Changes of the request that make it fit, the mildest first. */
-static void advise_changes(const Refusal *refusal, GPtrArray *advice)
-{
-    const Want *want = &refusal->search->want;
-    unsigned nodes = refusal->search->survey->nodes->len;
-    Want other = *want;
-
-    for (unsigned count = 1; want->numa_nodes && count <= MIN(nodes, want->cpus); count++) {
-        other.numa_nodes = count;
-        if (count != want->numa_nodes && would_fit(refusal, &other)) {
-            advise(advice, "--numa %u", count);
-            break;
-        }
-    }
-    other = *want;
-    for (unsigned count = 1; want->sockets && count <= MIN(nodes, want->cpus); count++) {
-        other.sockets = count;
-        if (count != want->sockets && would_fit(refusal, &other)) {
-            advise(advice, "--sockets %u", count);
-            break;
-        }
-    }
-    other = *want;
-    other.page_bytes = PAGES_AUTO;
-    if (want->page_bytes != PAGES_AUTO && would_fit(refusal, &other))
-        advise(advice, "--pages auto");
-    other = *want;
-    other.smt = SMT_ANY;
-    if (want->smt != SMT_ANY && refusal->question->host->smt > 1 && would_fit(refusal, &other))
-        advise(advice, "--smt any");
-    other = *want;
-    other.dedicated = FALSE;
-    if (want->dedicated && would_fit(refusal, &other))
-        advise(advice, "--emulator shared");
-    other = *want;
-    other.spread = FALSE;
-    if (want->spread && would_fit(refusal, &other))
-        advise(advice, "without --spread");
 }
 
 /* ---- What there is ---- */
@@ -208,24 +129,6 @@ static char *format_nodes(const GArray *rooms, unsigned count)
     return text;
 }
 
-/* The most vCPUs with which the request, memory aside, would fit. */
-static void advise_smaller(const Refusal *refusal, GPtrArray *advice)
-{
-    Want other = refusal->search->want;
-    unsigned low = 0, high = other.cpus;
-
-    other.ignore_memory = other.ignore_locality = TRUE;
-    while (high - low > 1) {
-        other.cpus = low + (high - low) / 2;
-        if (other.numa_nodes <= other.cpus && other.sockets <= other.cpus && would_fit(refusal, &other))
-            low = other.cpus;
-        else
-            high = other.cpus;
-    }
-    if (low > 0)
-        advise(advice, "--cpus %u", low);
-}
-
 /* ---- The refusals, one per constraint ---- */
 
 static gboolean refuse_total(const Refusal *refusal, unsigned wanted, unsigned have)
@@ -237,17 +140,17 @@ static gboolean refuse_total(const Refusal *refusal, unsigned wanted, unsigned h
     const char *where = survey->bounded ? "the caller's CPUs and memory nodes have" : "this node has";
 
     /* Whose they are is not for every caller to know: the ledger's owner tells. */
-    if (refusal->question->ledger->entries->len && !refusal->question->full)
-        advise(advice, "free %u that other guests hold", MAX(wanted, have + 1) - have);
-    advise_smaller(refusal, advice);
-    advise_changes(refusal, advice);
+    if (advice_fits_empty(refusal))
+        advice_add(advice, "free %u that other guests hold", MAX(wanted, have + 1) - have);
+    advice_cpus(refusal, advice);
+    advice_changes(refusal, advice);
     if (have >= wanted && survey->width_count > 1) {
         unsigned threads = 0;
 
         for (guint i = 0; i < survey->units->len; i++)
             threads += survey_unit(survey, i)->width;
-        return refuse(refusal, advice, "needs %u %sthreads of whole cores; %s %u", refusal->search->want.cpus, adjective, where,
-                      threads);
+        return refuse(refusal, advice, "needs %u %sthreads of whole cores%s; %s %u", refusal->search->want.cpus, adjective,
+                      refusal->search->want.dedicated ? ", and a core for the emulator (dedicated)" : "", where, threads);
     }
     if (have >= wanted)
         return refuse(refusal, advice, "needs %s, the emulator's (dedicated) on the same NUMA node as some of the others; no "
@@ -268,15 +171,15 @@ static gboolean refuse_nodes(const Refusal *refusal, unsigned count)
         filled += g_array_index(rooms, Room, i).units > 0;
     }
     if (filled < count) {
-        advise_changes(refusal, advice);
+        advice_changes(refusal, advice);
         return refuse(refusal, advice, "needs %s on %s; %u of this node's have any", needs, nodes, filled);
     }
-    if (!refusal->question->full && sum < units_wanted(refusal)) {
+    if (sum < units_wanted(refusal) && advice_fits_empty(refusal)) {
         g_autofree char *missing = count_units(refusal, units_wanted(refusal) - sum, "");
 
-        advise(advice, "free %s on node %s", missing, list);
+        advice_add(advice, "free %s on node %s", missing, list);
     }
-    advise_changes(refusal, advice);
+    advice_changes(refusal, advice);
     return refuse(refusal, advice, count == 1 ? "needs %s on %s; node %s has %u" : "needs %s on %s; nodes %s have %u", needs,
                   nodes, list, sum);
 }
@@ -296,7 +199,7 @@ static gboolean refuse_sockets(const Refusal *refusal)
                 units += survey_slice(survey, survey_region(survey, i)->first_slice + l)->units;
         g_string_append_printf(have, "%s%u", have->len ? ", " : "", units);
     }
-    advise_changes(refusal, advice);
+    advice_changes(refusal, advice);
     return refuse(refusal, advice, "needs %s on exactly %u package%s; the packages of this node have %s", needs,
                   refusal->search->want.sockets, refusal->search->want.sockets == 1 ? "" : "s", have->str);
 }
@@ -350,20 +253,24 @@ static gboolean refuse_memory(const Refusal *refusal, const Solution *solution)
     const char *noun = page_noun(want->page_bytes), *adjective = refusal->question->full ? "" : " free";
 
     if (total == 0) {
-        advise_changes(refusal, advice);
+        advice_changes(refusal, advice);
+        advice_memory(refusal, advice);
         return refuse(refusal, advice, "needs %s of %s; no NUMA node it may use has any%s", all, noun, adjective);
     }
     if (total < want->memory_bytes) {
-        advise_changes(refusal, advice);
+        advice_changes(refusal, advice);
+        advice_memory(refusal, advice);
         return refuse(refusal, advice, "needs %s of %s; the NUMA nodes it may use have %s%s", all, noun, sum, adjective);
     }
     if (worst == 0) {
-        advise_changes(refusal, advice);
+        advice_changes(refusal, advice);
+        advice_memory(refusal, advice);
         return refuse(refusal, advice, "needs %s of %s on the NUMA nodes of its cores; no choice of nodes has both", all, noun);
     }
-    if (!refusal->question->full)
-        advise(advice, "free %s on node %u", missing, node->host_node->node);
-    advise_changes(refusal, advice);
+    if (advice_fits_empty(refusal))
+        advice_add(advice, "free %s on node %u", missing, node->host_node->node);
+    advice_changes(refusal, advice);
+    advice_memory(refusal, advice);
     return refuse(refusal, advice, "needs %s of %s on node %u for its %u vCPUs there; node %u has %s%s", wants, noun,
                   node->host_node->node, shortest->count * (first_phase(refusal)->width ? first_phase(refusal)->width : 1),
                   node->host_node->node, has, adjective);
@@ -387,7 +294,7 @@ static gboolean refuse_locality(const Refusal *refusal)
     for (guint i = 0; i < survey->nodes->len; i++) {
         unsigned units = units_on(refusal, i), node = survey_node(survey, i)->host_node->node;
 
-        if (!devices_on_node(devices, i))
+        if (devices_distance(devices, i) != 10)
             continue;
         g_string_append_printf(have, "%snode %u has %u", have->len ? ", " : "", node, units);
         if (units > most) {
@@ -400,52 +307,79 @@ static gboolean refuse_locality(const Refusal *refusal)
 
     /* Cores are not what is short, so that the devices themselves are not together anywhere. */
     cores.ignore_memory = TRUE;
-    if (most >= units_wanted(refusal) && !would_fit(refusal, &cores)) {
-        advise_changes(refusal, advice);
-        advise(advice, "locality=preferred");
+    if (most >= units_wanted(refusal) && !advice_fits(refusal, &cores)) {
+        advice_changes(refusal, advice);
+        advice_locality(refusal, advice);
         return refuse(refusal, advice, "needs devices %s on the NUMA nodes of its cores (locality=required); no choice of those has "
                       "them all", names->str);
     }
     if (!have->len)
         g_string_append(have, "no NUMA node that the guest may use has such a device");
-    else if (most < units_wanted(refusal) && !refusal->question->full) {
+    else if (most < units_wanted(refusal) && advice_fits_empty(refusal)) {
         g_autofree char *missing = count_units(refusal, units_wanted(refusal) - most, "");
 
-        advise(advice, "free %s on node %u", missing, nearest);
+        advice_add(advice, "free %s on node %u", missing, nearest);
     }
-    advise_changes(refusal, advice);
-    advise(advice, "locality=preferred");
+    advice_changes(refusal, advice);
+    advice_locality(refusal, advice);
+    advice_memory(refusal, advice);
     return refuse(refusal, advice, "needs %s, and their memory, on the NUMA node of device %s (locality=required); %s", needs,
                   names->str, have->str);
 }
 
-static gboolean refuse_devices(const Refusal *refusal)
+/* "devices of kind gpu" where all of `those` ask for the same, else "devices 'a', 'b'". */
+static char *name_devices(const Devices *devices, const gboolean *those)
+{
+    g_autoptr(GString) names = g_string_new(NULL);
+    const SpecDevice *first = NULL;
+    gboolean alike = TRUE;
+
+    for (unsigned i = 0; i < devices_count(devices); i++) {
+        const SpecDevice *wanted = devices_wanted(devices, i);
+        g_autofree char *name = hvm_escape(wanted->name, -1);
+
+        if (!those[i])
+            continue;
+        first = first ? first : wanted;
+        alike = alike && g_strcmp0(first->kind, wanted->kind) == 0 && g_strcmp0(first->network, wanted->network) == 0 &&
+                !wanted->address;
+        g_string_append_printf(names, "%s'%s'", names->len ? ", " : "", name);
+    }
+    if (first && alike) {
+        g_autofree char *what = hvm_escape(first->kind ? first->kind : first->network, -1);
+
+        return g_strdup_printf("devices of %s %s", first->kind ? "kind" : "interface", what);
+    }
+    return g_strdup_printf("devices %s", names->str);
+}
+
+static gboolean refuse_devices(const Refusal *refusal, const gboolean *those, unsigned have)
 {
     g_autoptr(GPtrArray) advice = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *what = name_devices(refusal->search->devices, those);
+    unsigned wanted = 0;
 
-    advise(advice, "ask for fewer of a kind");
-    return refuse(refusal, advice, "needs %u devices at once; the free ones that would do are fewer",
-                  devices_count(refusal->search->devices));
+    for (unsigned i = 0; i < devices_count(refusal->search->devices); i++)
+        wanted += those[i] != 0;
+    if (advice_fits_empty(refusal))
+        advice_add(advice, "free %u that other guests hold", wanted - have);
+    if (advice_fits_without(refusal, those, wanted - have))
+        advice_add(advice, "ask for at most %u of them", have);
+    return refuse(refusal, advice, "needs %u %s at once; %u that would do %s%s", wanted, what, have, have == 1 ? "is" : "are",
+                  refusal->question->full ? " there" : " free");
 }
 
-/* Whether all wanted devices can be had at all, wherever they are. */
-static gboolean devices_suffice(const Refusal *refusal)
+gboolean refusal_explain(const Question *question, const Search *search, gboolean cut_short, GError **error)
 {
-    g_autofree gboolean *none = g_new0(gboolean, refusal->search->survey->nodes->len + 1);
-
-    return devices_cost(refusal->search->devices, none, TRUE, NULL) != G_MAXUINT64;
-}
-
-gboolean refusal_explain(const Question *question, const Search *search, GError **error)
-{
-    const Refusal refusal = {question, search, error};
+    const Refusal refusal = {question, search, cut_short, error};
     const Want *want = &search->want;
     g_auto(Solution) solution = {0};
+    g_autofree gboolean *those = g_new0(gboolean, devices_count(search->devices) + 1);
     Want other = *want;
     unsigned have = 0;
 
-    if (!devices_suffice(&refusal))
-        return refuse_devices(&refusal);
+    if (devices_short(search->devices, those, &have))
+        return refuse_devices(&refusal, those, have);
 
     /* CPUs alone, wherever they are. */
     other.ignore_memory = other.ignore_locality = TRUE;
@@ -453,23 +387,23 @@ gboolean refusal_explain(const Question *question, const Search *search, GError 
     other.spread = FALSE;
     for (guint i = 0; i < search->survey->nodes->len; i++)
         have += units_on(&refusal, i);
-    if (!would_fit(&refusal, &other))
+    if (!advice_fits(&refusal, &other))
         return refuse_total(&refusal, units_wanted(&refusal), have);
 
     other.numa_nodes = want->numa_nodes;
-    if (!would_fit(&refusal, &other))
+    if (!advice_fits(&refusal, &other))
         return refuse_nodes(&refusal, want->numa_nodes);
     other.sockets = want->sockets;
-    if (!would_fit(&refusal, &other))
+    if (!advice_fits(&refusal, &other))
         return refuse_sockets(&refusal);
     other.spread = want->spread;
     other.ignore_memory = FALSE;
-    if (would_fit(&refusal, &other))
+    if (advice_fits(&refusal, &other))
         return refuse_locality(&refusal);
     other.ignore_memory = TRUE;
     other.ignore_locality = FALSE;
-    if (!would_fit(&refusal, &other))
+    if (!advice_fits(&refusal, &other))
         return refuse_locality(&refusal);
-    ask(&refusal, &other, &solution);
+    advice_ask(&refusal, &other, &solution);
     return refuse_memory(&refusal, &solution);
 }

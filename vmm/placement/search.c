@@ -9,7 +9,8 @@
 
 #include <string.h>
 
-/* Sets of nodes that are looked at for devices: real nodes stay below. */
+/* Sets of nodes that are looked at for devices: real nodes mostly stay below. Beyond it, the nodes nearest to the devices are combined
+ * as far as this goes, and the answer says that not all was looked at. */
 enum { SETS_MAX = 4096 };
 
 /* ---- Sets of nodes that bring devices near ---- */
@@ -52,16 +53,16 @@ static void add_set(const Search *search, gboolean *in, GArray *sets)
     g_array_append_val(sets, set);
 }
 
-static void add_sets_from(const Search *search, unsigned first, unsigned size, gboolean device_nodes_only, gboolean *in,
-                          GArray *sets)
+/* `nodes`: those to combine. */
+static void add_sets_from(const Search *search, const GArray *nodes, unsigned first, unsigned size, gboolean *in, GArray *sets)
 {
     add_set(search, in, sets);
-    for (unsigned i = first; size > 0 && i < search->survey->nodes->len; i++) {
-        if (device_nodes_only && !devices_on_node(search->devices, i))
-            continue;
-        in[i] = TRUE;
-        add_sets_from(search, i + 1, size - 1, device_nodes_only, in, sets);
-        in[i] = FALSE;
+    for (unsigned i = first; size > 0 && i < nodes->len; i++) {
+        unsigned node = g_array_index(nodes, unsigned, i);
+
+        in[node] = TRUE;
+        add_sets_from(search, nodes, i + 1, size - 1, in, sets);
+        in[node] = FALSE;
     }
 }
 
@@ -76,21 +77,83 @@ static gboolean too_many_sets(unsigned nodes, unsigned size)
     return sum > SETS_MAX;
 }
 
+static int compare_near(gconstpointer a, gconstpointer b, gpointer data)
+{
+    const Search *search = data;
+    unsigned x = *(const unsigned *)a, y = *(const unsigned *)b;
+    unsigned left = devices_distance(search->devices, x), right = devices_distance(search->devices, y);
+
+    return left != right ? (left < right ? -1 : 1) : (x > y) - (x < y);
+}
+
+/* Nodes that could be among the guest's, the nearest to devices first. */
+static GArray *list_near(const Search *search, int excluded)
+{
+    GArray *nodes = g_array_new(FALSE, FALSE, sizeof(unsigned));
+
+    for (unsigned i = 0; i < search->survey->nodes->len; i++) {
+        gboolean room = FALSE;
+
+        for (unsigned phase = 0; phase < search->phases->len; phase++)
+            room |= shares_capacity(g_ptr_array_index(search->shares, phase), i) > 0;
+        if (room && (int)i != excluded)
+            g_array_append_val(nodes, i);
+    }
+    g_array_sort_with_data(nodes, compare_near, (gpointer)search);
+    return nodes;
+}
+
+/* One node after the other, each the one that brings the devices nearest. */
+static void add_greedy_sets(const Search *search, const GArray *nodes, unsigned size, gboolean *in, GArray *sets)
+{
+    for (unsigned count = 0; count < MIN(size, nodes->len); count++) {
+        guint64 least = G_MAXUINT64;
+        unsigned best = 0;
+
+        for (guint i = 0; i < nodes->len; i++) {
+            unsigned node = g_array_index(nodes, unsigned, i);
+            guint64 cost;
+
+            if (in[node])
+                continue;
+            in[node] = TRUE;
+            cost = devices_cost(search->devices, in, TRUE, NULL);
+            in[node] = FALSE;
+            if (cost < least) {
+                least = cost;
+                best = node;
+            }
+        }
+        in[best] = TRUE;
+        add_set(search, in, sets);
+    }
+}
+
 /* A guest on `cells` nodes is near each device by one of these nodes, so that sets of as many nodes as there are devices
  * which matter, or as cells, are all that need be looked at. */
-static GArray *list_sets(const Search *search, unsigned cells)
+static GArray *list_sets(const Search *search, unsigned cells, int excluded, gboolean *ret_cut_short)
 {
-    unsigned nodes = search->survey->nodes->len, size = MIN(cells, devices_local_count(search->devices));
-    g_autofree gboolean *in = g_new0(gboolean, nodes + 1);
+    unsigned wanted = MIN(cells, devices_local_count(search->devices)), size = wanted, on_devices = 0;
+    g_autofree gboolean *in = g_new0(gboolean, search->survey->nodes->len + 1);
+    g_autoptr(GArray) nodes = list_near(search, excluded);
     GArray *sets = g_array_new(FALSE, TRUE, sizeof(NodeSet));
-    unsigned device_nodes = 0;
 
     g_array_set_clear_func(sets, free_set);
-    for (unsigned i = 0; i < nodes; i++)
-        device_nodes += devices_on_node(search->devices, i);
-    if (too_many_sets(device_nodes, size))
-        size = 1;
-    add_sets_from(search, 0, size, too_many_sets(nodes, size), in, sets);
+    while (on_devices < nodes->len && devices_distance(search->devices, g_array_index(nodes, unsigned, on_devices)) == 10)
+        on_devices++;
+    if (too_many_sets(nodes->len, size)) {
+        unsigned count = nodes->len;
+
+        *ret_cut_short = TRUE;
+        while (size > 1 && too_many_sets(on_devices, size))
+            size--;
+        while (count > on_devices && too_many_sets(count, size))
+            count--;
+        add_greedy_sets(search, nodes, wanted, in, sets);
+        memset(in, 0, search->survey->nodes->len * sizeof *in);
+        g_array_set_size(nodes, count);
+    }
+    add_sets_from(search, nodes, 0, size, in, sets);
     g_array_sort(sets, compare_sets);
     return sets;
 }
@@ -132,17 +195,36 @@ int solution_compare(const Solution *a, const Solution *b)
     return compare_cells(a->cells, b->cells);
 }
 
-static void try_set(const Search *search, unsigned cells, const NodeSet *set, int excluded, Solution *best)
+static guint64 cost_of_nodes(const Search *search, const GArray *cells)
 {
-    if (excluded >= 0 && set->in[excluded])
-        return;
+    g_autofree gboolean *in = g_new0(gboolean, search->survey->nodes->len + 1);
+
+    for (guint i = 0; i < cells->len; i++)
+        in[g_array_index(cells, Cell, i).node] = TRUE;
+    return devices_cost(search->devices, in, search->want.ignore_locality, NULL);
+}
+
+/* What no choice of nodes can be better than. */
+static guint64 least_device_cost(const Search *search)
+{
+    g_autofree gboolean *in = g_new0(gboolean, search->survey->nodes->len + 1);
+
+    for (unsigned i = 0; i < search->survey->nodes->len; i++)
+        in[i] = TRUE;
+    return devices_cost(search->devices, in, search->want.ignore_locality, NULL);
+}
+
+/* The best with the nodes `in` among its own. */
+static void try_set(const Search *search, unsigned cells, const gboolean *in, int excluded, Solution *best)
+{
     for (unsigned phase = 0; phase < search->phases->len; phase++) {
-        g_auto(Solution) solution = {.found = TRUE, .node_count = cells, .device_cost = set->device_cost, .phase = phase,
+        g_auto(Solution) solution = {.found = TRUE, .node_count = cells, .phase = phase,
                                      .cells = g_array_new(FALSE, TRUE, sizeof(Cell))};
 
-        solution.cost = walk_solve(search, phase, cells, set->in, excluded, solution.cells, &best->cut_short);
+        solution.cost = walk_solve(search, phase, cells, in, excluded, solution.cells, &best->cut_short);
         if (cost_is_none(solution.cost))
             continue;
+        solution.device_cost = cost_of_nodes(search, solution.cells);
         if (!best->found || solution_compare(&solution, best) < 0) {
             solution.cut_short = best->cut_short;
             solution_clear(best);
@@ -181,42 +263,28 @@ static gboolean worth_trying(const Search *search, unsigned cells, int excluded)
     return FALSE;
 }
 
-static guint64 cost_of_nodes(const Search *search, const GArray *cells)
-{
-    g_autofree gboolean *in = g_new0(gboolean, search->survey->nodes->len + 1);
-
-    for (guint i = 0; i < cells->len; i++)
-        in[g_array_index(cells, Cell, i).node] = TRUE;
-    return devices_cost(search->devices, in, search->want.ignore_locality, NULL);
-}
-
 static void run_cells(const Search *search, unsigned cells, int excluded, Solution *best)
 {
-    if (!worth_trying(search, cells, excluded))
-        return;
-
     g_autofree gboolean *none = g_new0(gboolean, search->survey->nodes->len + 1);
     g_autoptr(GArray) sets = NULL;
-    Solution free_choice = {0};
+    guint64 least = least_device_cost(search), limit;
 
+    if (least == G_MAXUINT64 || !worth_trying(search, cells, excluded))
+        return;
     /* Often the best choice without regard to devices has the devices near too; nothing can beat it then. */
-    try_set(search, cells, &(NodeSet){0, none}, excluded, &free_choice);
-    best->cut_short |= free_choice.cut_short;
-    if (!free_choice.found)
+    try_set(search, cells, none, excluded, best);
+    if (!best->found || best->device_cost == least)
         return;
-    sets = list_sets(search, cells);
-    free_choice.device_cost = cost_of_nodes(search, free_choice.cells);
-    if (sets->len && free_choice.device_cost == g_array_index(sets, NodeSet, 0).device_cost) {
-        *best = free_choice;
-        return;
-    }
-    solution_clear(&free_choice);
+    limit = best->device_cost;
+    if (limit == G_MAXUINT64) /* one that is required is not near */
+        solution_clear(best);
+    sets = list_sets(search, cells, excluded, &best->cut_short);
     for (guint i = 0; i < sets->len; i++) {
         const NodeSet *set = &g_array_index(sets, NodeSet, i);
 
-        if (best->found && set->device_cost > best->device_cost)
+        if (set->device_cost >= limit || (best->found && set->device_cost > best->device_cost))
             return;
-        try_set(search, cells, set, excluded, best);
+        try_set(search, cells, set->in, excluded, best);
     }
 }
 
@@ -237,6 +305,7 @@ void search_run(const Search *search, int excluded, unsigned from, Solution *ret
     }
     for (unsigned i = 0; low + i <= high && !best.found; i++)
         run_cells(search, want->spread ? high - i : low + i, excluded, &best);
+    best.cut_short |= devices_cut_short(search->devices);
     *ret_solution = best;
 }
 
@@ -269,9 +338,18 @@ Search *search_new(const Survey *survey, const Devices *devices, const Want *wan
         cores = MAX(cores, MAX(want->numa_nodes, want->sockets));
         add_phase(search, (Phase){.width = width, .want = cores, .extra = extra});
     }
-    /* Threads of unlike cores together; where no whole cores give exactly so many, cores that can spare the idle ones. */
-    for (unsigned idle = 0; survey->width_count > 1 && !extra && survey->widths[1] > idle; idle++)
-        add_phase(search, (Phase){.width = idle + 1, .weighted = TRUE, .want = want->cpus + idle});
+    /* Threads of unlike cores together; where no whole cores give exactly so many, cores that can spare the idle ones. The
+     * emulator's core is one of the narrowest that will do. */
+    for (unsigned idle = 0; survey->width_count > 1 && survey->widths[extra ? 0 : 1] > idle; idle++) {
+        Phase phase = {.width = idle + 1, .weighted = TRUE, .want = want->cpus + idle};
+
+        if (!extra)
+            add_phase(search, phase);
+        for (unsigned i = survey->width_count; extra && i-- > 0;) {
+            phase.extra = survey->widths[i];
+            add_phase(search, phase);
+        }
+    }
     return search;
 }
 

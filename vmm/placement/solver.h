@@ -3,8 +3,8 @@
  *
  * survey.c turns a Host, a Ledger and the bounds into a Survey: plain arrays of the units that may be given, in their
  * slices (L3 caches), regions (packages) and nodes. shares.c answers what it costs to take so many units from one node.
- * search.c and walk.c pick the nodes. devices.c matches devices. layout.c turns a Solution into what a guest sees. refusal.c and
- * explain.c say it in words. placement.c ties it together.
+ * search.c and walk.c pick the nodes. devices.c and match.c choose devices. layout.c turns a Solution into what a guest sees.
+ * refusal.c, advice.c, reasons.c and placement_explain.c say it in words. placement.c ties it together.
  *
  * The order of everything in a Survey follows from numbers of the operating system alone, never from the order of a list.
  */
@@ -159,27 +159,28 @@ typedef struct {
     gboolean weighted; /* count threads, not units */
     unsigned width;    /* only units of this width, 0: all; weighted: of at least this width */
     unsigned want;     /* what all cells together must take for the vCPUs */
-    unsigned extra;    /* 1: and one unit for the emulator */
+    unsigned extra;    /* for the emulator: one unit; weighted: one with so many threads, of any width otherwise */
 } Phase;
 
 typedef struct Shares Shares;
 
-/* At most `want + extra` are ever taken from one node. */
+/* At most `want + extra` are ever taken from one node. `count` is for vCPUs, `emulator` adds the emulator's unit. */
 Shares *shares_new(const Survey *survey, const Phase *phase);
 void shares_free(Shares *shares);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Shares, shares_free)
-/* The most that may be taken from node `i`, and over how many packages. */
+/* The most that may be taken from node `i`, with the emulator's unit, and over how many packages. */
 unsigned shares_capacity(const Shares *shares, unsigned i);
 unsigned shares_packages(const Shares *shares, unsigned i);
 /* Least cost of taking `count` over exactly `packages` packages (0 and 0 for not touching it): COST_UNISOLATED, COST_L3S,
  * COST_PARTIAL_*, COST_LEFTOVER, COST_INNER_PACKAGES, COST_PACKAGE_EVENNESS. COST_NONE where it cannot be. */
-Cost shares_cost(const Shares *shares, unsigned i, unsigned packages, unsigned count);
+Cost shares_cost(const Shares *shares, unsigned i, unsigned packages, unsigned count, gboolean emulator);
 /* The units themselves: appends unsigned indices into survey->units, in the order of slices. */
-void shares_pick(const Shares *shares, unsigned i, unsigned packages, unsigned count, GArray *units);
-/* As shares_cost() for one package, with slice `without` (an index into survey->slices) left out. */
-Cost shares_cost_without(const Shares *shares, unsigned i, unsigned count, unsigned without, GArray *ret_units);
+void shares_pick(const Shares *shares, unsigned i, unsigned packages, unsigned count, gboolean emulator, GArray *units);
+/* As shares_cost(), with slice `without` (an index into survey->slices) left out; appends the units. */
+Cost shares_cost_without(const Shares *shares, unsigned i, unsigned packages, unsigned count, gboolean emulator, unsigned without,
+                         GArray *ret_units);
 
-/* ---- devices.c: which devices ---- */
+/* ---- devices.c, match.c: which devices ---- */
 
 typedef struct Devices Devices;
 
@@ -191,12 +192,19 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Devices, devices_free)
 unsigned devices_count(const Devices *devices);
 /* Number of those whose place matters. */
 unsigned devices_local_count(const Devices *devices);
-/* Whether a device which may be chosen for one of those lies on node `i` of the survey. */
-gboolean devices_on_node(const Devices *devices, unsigned i);
+/* From node `i` of the survey to the nearest device that may be chosen for one of those: 10 is on it, 255 where there is none. */
+unsigned devices_distance(const Devices *devices, unsigned i);
 /* Distance of the devices that ought to be near, in the high 32 bits, then the number of PCIe switches they are below. The
  * best match for a guest on the nodes `in` (by survey index). G_MAXUINT64 where there is none. `ret_choice` (may be NULL):
  * for each wanted device, by name, an index for devices_get(). */
 guint64 devices_cost(const Devices *devices, const gboolean *in, gboolean ignore_locality, unsigned *ret_choice);
+/* Whether there are too few, wherever they are. Then `ret_those` (by name, as devices_wanted() has them) says which of the wanted ones
+ * have only `ret_have` devices among them. */
+gboolean devices_short(const Devices *devices, gboolean *ret_those, unsigned *ret_have);
+/* Whether a match so far was not looked for to its end: it may not be the best one. That there is none is always known. */
+gboolean devices_cut_short(const Devices *devices);
+/* Effort of all matches so far, in classes of devices looked at: bounded, whatever is wanted. */
+guint64 devices_looks(const Devices *devices);
 /* The wanted devices by name. */
 const SpecDevice *devices_wanted(const Devices *devices, unsigned i);
 const HostDevice *devices_get(const Devices *devices, unsigned device);
@@ -211,7 +219,7 @@ typedef struct {
 } Cell;
 
 typedef struct {
-    gboolean found, cut_short; /* cut short: there may be better ones (hosts with hundreds of nodes only) */
+    gboolean found, cut_short; /* cut short: there may be better ones, or some where none is found */
     unsigned node_count;
     guint64 device_cost;
     unsigned phase; /* index into search->phases */
@@ -263,5 +271,6 @@ typedef struct {
     gboolean full;
 } Question;
 
-/* Finds the constraint that failed and sets NO_PLACEMENT. Always returns FALSE. */
-gboolean refusal_explain(const Question *question, const Search *search, GError **error);
+/* Finds the constraint that failed and sets NO_PLACEMENT. Always returns FALSE. `cut_short`: the search was, so that the refusal is
+ * not proved, and says so. */
+gboolean refusal_explain(const Question *question, const Search *search, gboolean cut_short, GError **error);

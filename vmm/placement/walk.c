@@ -125,12 +125,10 @@ static void add_steps_taking(const Walk *walk, const State *state, unsigned take
     unsigned packages = shares_packages(walk->shares, state->node);
 
     for (int emulator = walk->phase->extra && !state->emulator; emulator >= 0; emulator--) {
-        unsigned count = take + (unsigned)emulator;
-
         for (unsigned p = 1; p <= packages; p++) {
             Step step = {.take = take, .packages = p, .emulator = emulator};
 
-            if (!cost_is_none(shares_cost(walk->shares, state->node, p, count)))
+            if (!cost_is_none(shares_cost(walk->shares, state->node, p, take, emulator)))
                 add_steps_of(walk, state, step, steps);
         }
     }
@@ -200,7 +198,7 @@ static State next_state(const Walk *walk, const State *state, const Step *step)
 static Cost step_cost(const Walk *walk, const State *state, const Step *step)
 {
     gboolean open = state->package_open && !begins_package(walk, state->node);
-    Cost cost = shares_cost(walk->shares, state->node, step->packages, step->take + (unsigned)step->emulator);
+    Cost cost = shares_cost(walk->shares, state->node, step->packages, step->take, step->emulator);
 
     if (!step->take)
         return cost;
@@ -218,7 +216,7 @@ static Cost step_cost(const Walk *walk, const State *state, const Step *step)
 static gboolean is_hopeless(const Walk *walk, const State *state)
 {
     unsigned cells = walk->cells - state->cells;
-    unsigned missing = total_units(walk) - state->units + (walk->phase->extra && !state->emulator);
+    unsigned missing = total_units(walk) - state->units + (state->emulator ? 0 : walk->phase->extra);
 
     return walk->musts[state->node] > cells || missing < cells ||
            walk->most[state->node * (walk->cells + 1) + cells] < missing ||
@@ -349,8 +347,10 @@ gboolean search_nodes_alike(const Search *search, unsigned phase, unsigned a, un
         memcmp(x->pool_told, y->pool_told, sizeof x->pool_told) != 0)
         return FALSE;
     for (unsigned count = 0; count <= capacity; count++)
-        if (!cost_equal(shares_cost(shares, a, count > 0, count), shares_cost(shares, b, count > 0, count)))
-            return FALSE;
+        for (int emulator = 0; emulator < 2; emulator++)
+            if (!cost_equal(shares_cost(shares, a, count + (unsigned)emulator > 0, count, emulator),
+                            shares_cost(shares, b, count + (unsigned)emulator > 0, count, emulator)))
+                return FALSE;
     return TRUE;
 }
 
