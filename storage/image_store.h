@@ -8,7 +8,7 @@
  *   images/.staging-XXXXXX/                                          a build on its way
  *   guests/UUID/{root.qcow2,console.log}                             what one guest owns
  *   unfinished/UUID                                                  a mark: guests/UUID is being made or removed, or is a `run`'s
- *   lock                                                             flock'd by builds and removals
+ *   lock                                                             flock'd by builds and removals, and by a create while it enters its guest
  *
  * REVISION is the time of the build, 20261123T101500Z, with -N where two fall into one second. The newest is
  * what `create` takes. The store describes itself: there is no index beside it. An image is in use while
@@ -64,6 +64,10 @@ GPtrArray *image_store_list(ImageStore *store);
 gboolean image_store_remove(ImageStore *store, const char *template_name, const char *revision,
                             char *(*in_use)(const char *template_name, const char *revision, gpointer data), gpointer data,
                             GError **error);
+
+/* Keeps image_store_remove() away until the returned descriptor is closed, and looks that the image found before is still there: whoever
+ * enters a guest where `in_use` finds it in between can rely on its image. -1: NOT_FOUND where it was removed meanwhile, STORAGE. */
+int image_store_hold(ImageStore *store, const char *template_name, const char *revision, GError **error);
 
 /* A fresh staging folder inside the store (0700), to be published by image_store_publish() or removed by
  * image_store_discard(). It holds an flock for as long as it lives (ret_lock_fd, caller closes), so that recovery knows a

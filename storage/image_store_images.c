@@ -214,6 +214,18 @@ static gboolean remove_locked(ImageStore *store, const char *template_name, cons
     return good;
 }
 
+int image_store_hold(ImageStore *store, const char *template_name, const char *revision, GError **error)
+{
+    int lock_fd = image_store_lock(store, error);
+    g_autoptr(Image) image = lock_fd < 0 ? NULL : image_store_find(store, template_name, revision, error);
+
+    if (lock_fd >= 0 && !image) {
+        close(lock_fd);
+        lock_fd = -1;
+    }
+    return lock_fd;
+}
+
 gboolean image_store_remove(ImageStore *store, const char *template_name, const char *revision,
                             char *(*in_use)(const char *template_name, const char *revision, gpointer data), gpointer data,
                             GError **error)

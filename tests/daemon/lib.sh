@@ -176,8 +176,9 @@ hvmd_stop() {
 
 hvmd_running() { ! gone "$hvmd_pid"; }
 
-# The next time the step is reached: fail, kill or wait. `fault_clear` ends a wait.
-fault_set() { echo "$1 $2" >"$fault.new" && mv "$fault.new" "$fault"; }
+# The next time the step is reached: fail, kill or wait. `fault_reached` waits until it waits there, `fault_clear` ends that.
+fault_set() { rm -f "$fault.reached" && echo "$1 $2" >"$fault.new" && mv "$fault.new" "$fault"; }
+fault_reached() { wait_for 60 test -e "$fault.reached"; }
 fault_clear() { rm -f "$fault"; }
 
 # as USER COMMAND...: alice and bob are in the group hvm, eve is not.

@@ -93,6 +93,19 @@ out=$(hvm stop g 2>&1)
 is "stop of a guest that is off is done already" $? 0
 refuses "an image under a guest is not removed" 6 "guest 'g'" hvm template remove debian12
 
+# An image that is removed while a guest is made on it.
+template spare "[template]" "inherits=debian12"
+cp -a "$store/images/debian12" "$store/images/spare"
+sed -i s/debian12/spare/ "$store"/images/spare/*/image.conf
+fault_set create.image wait
+create late --template spare >/dev/null 2>"$work/late" & maker=$!
+fault_reached || fail "a create comes to its image"
+t "an image is removed while a guest is about to stand on it" hvm template remove spare
+fault_clear
+wait $maker
+is "that guest is not made" $? 3
+like "its creator is told why" "$(cat "$work/late")" "guest 'late': template 'spare' has no image of revision"
+
 # More than is free: the second does not fit beside the first.
 create h --memory 512M >/dev/null
 create both --cpus $cores >/dev/null

@@ -369,6 +369,53 @@ static void test_remove(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
     assert_error(error, HVM_ERROR_NOT_FOUND, "hvm template build");
 }
 
+typedef struct {
+    ImageStore *store;
+    gint entered; /* atomic */
+    GError *error;
+} Removal;
+
+static char *entered_by(const char *template_name G_GNUC_UNUSED, const char *revision G_GNUC_UNUSED, gpointer data)
+{
+    return g_atomic_int_get((gint *)data) ? g_strdup("mpi0") : NULL;
+}
+
+static gpointer remove_all(gpointer data)
+{
+    Removal *removal = data;
+
+    return GINT_TO_POINTER(image_store_remove(removal->store, "debian12", NULL, entered_by, &removal->entered, &removal->error));
+}
+
+/* A guest that is entered while its image is held is seen by a removal which was asked for in between. */
+static void test_hold(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Image) image = NULL;
+    Removal removal = {.store = fixture->store};
+    int fd;
+
+    if (skip_without_root())
+        return;
+    image = publish(fixture, "debian12", &error);
+    g_assert_no_error(error);
+    fd = image_store_hold(fixture->store, "debian12", image->revision, &error);
+    g_assert_no_error(error);
+
+    GThread *thread = g_thread_new("removal", remove_all, &removal);
+
+    g_usleep(100000); /* time in which a removal that does not wait is done */
+    g_atomic_int_set(&removal.entered, 1);
+    close(fd);
+    g_assert_false(g_thread_join(thread));
+    assert_error(removal.error, HVM_ERROR_BUSY, "in use by guest 'mpi0'");
+    g_clear_error(&removal.error);
+    g_atomic_int_set(&removal.entered, 0);
+    g_assert_nonnull(remove_all(&removal));
+    g_assert_cmpint(image_store_hold(fixture->store, "debian12", image->revision, &error), ==, -1);
+    assert_error(error, HVM_ERROR_NOT_FOUND, image->revision);
+}
+
 static void test_publish_refused(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
     g_autoptr(Settings) settings = settings_new(image_keys);
@@ -769,6 +816,7 @@ int main(int argc, char **argv)
         g_test_add(path, Fixture, &damages[i], set_up, test_damaged, tear_down);
     }
     ADD("remove", test_remove);
+    ADD("hold", test_hold);
     ADD("publish-refused", test_publish_refused);
     ADD("recover", test_recover);
     ADD("recover-killed", test_recover_killed);

@@ -25,6 +25,11 @@ static gboolean inject(const char *name, GError **error)
 {
     g_autofree char *action = read_action(name);
 
+    if (g_strcmp0(action, "wait") == 0) {
+        g_autofree char *reached = g_strconcat(g_getenv("HVM_FAULT_FILE"), ".reached", NULL);
+
+        g_file_set_contents(reached, name, -1, NULL);
+    }
     while (action && strcmp(action, "wait") == 0) {
         g_usleep(10000);
         g_free(action);

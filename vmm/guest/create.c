@@ -12,6 +12,8 @@
 #include "template_keys.h"
 #include "units.h"
 
+#include <unistd.h>
+
 void guest_forget(Guests *guests, Guest *guest)
 {
     g_mutex_lock(&guests->lock);
@@ -125,11 +127,17 @@ Guest *guest_prepare(Guests *guests, const Caller *caller, const char *name, con
     return guest_new(g_steal_pointer(&real));
 }
 
+/* A removal asks the table who stands on an image: it must not come between the last look at the image and the entry. */
 gboolean guest_take_name(Guests *guests, const Caller *caller, Guest *guest, GError **error)
 {
     const char *name = guest->real->spec->name;
+    int hold_fd = image_store_hold(guests->store, guest->real->spec->template_name, guest->real->revision, error);
     gboolean good = FALSE;
 
+    if (hold_fd < 0) {
+        guest_prefix_error(error, name);
+        return FALSE;
+    }
     guest->creating = TRUE;
     guest->operation = "create";
     g_mutex_lock(&guests->lock);
@@ -140,6 +148,7 @@ gboolean guest_take_name(Guests *guests, const Caller *caller, Guest *guest, GEr
     else
         g_prefix_error(error, "guest '%s': ", name);
     g_mutex_unlock(&guests->lock);
+    close(hold_fd);
     return good;
 }
 
@@ -198,7 +207,7 @@ gboolean guests_create(Guests *guests, const Caller *caller, const char *name, c
 
     g_autoptr(Guest) guest = guest_prepare(guests, caller, name, template_name, request, FALSE, &image, error);
 
-    if (!guest || !guest_take_name(guests, caller, guest, error))
+    if (!guest || !step_reached("create.image", error) || !guest_take_name(guests, caller, guest, error))
         return FALSE;
 
     gboolean good = step_reached("create.name", error);

@@ -84,7 +84,8 @@ Guest *guest_prepare(Guests *guests, const Caller *caller, const char *name, con
                      const Settings *request, gboolean ephemeral, Image **ret_image, GError **error);
 /* Takes the image's files that this guest boots from. STORAGE where it is to boot to the agent alone, and the image cannot. */
 gboolean guest_set_image(RuntimeGuest *real, const Image *image, GError **error);
-/* Takes the name, under the user's limit; the guest is not to be seen until guest_publish(). EXISTS, DENIED. */
+/* Takes the name, under the user's limit, and with it the image; the guest is not to be seen until guest_publish(). EXISTS, DENIED; NOT_FOUND
+ * where its image was removed meanwhile. */
 gboolean guest_take_name(Guests *guests, const Caller *caller, Guest *guest, GError **error);
 void guest_publish(Guests *guests, Guest *guest);
 void guest_set_leaving(Guests *guests, Guest *guest, gboolean leaving);
