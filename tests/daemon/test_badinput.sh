@@ -140,7 +140,7 @@ refuses "exec in it, in time" 125 "mute" timeout 200 hvm exec mute -- true
 hvm destroy mute >/dev/null
 
 # A full disk.
-mkdir "$work/small" && mount -t tmpfs -o size=64M,mode=755 tmpfs "$work/small"
+mkdir "$work/small" && mount -t tmpfs -o size=192M,mode=755 tmpfs "$work/small"
 hvmd_stop
 sed -i "s|^path=.*|path=$work/small|" $conf
 hvmd_start
@@ -151,6 +151,20 @@ dd if=/dev/zero of="$store/fill" bs=1M >/dev/null 2>&1
 refuses "a full disk at create" 11 "(No space|full)" create full
 rm -f "$store/fill"
 is "nothing is left of it" "$(ls "$store/guests")" ""
+create full --network none >/dev/null || bail "no guest"
+dd if=/dev/zero of="$store/fill" bs=1M >/dev/null 2>&1
+refuses "a full disk in the middle of a start" 11 "guest 'full': image store $store is full: it is paused" timeout 120 hvm start full
+is "it is paused, for whoever makes room" "$(state_of full)" paused
+rm -f "$store/fill"
+t "with room it goes on" vsh resume full
+t "to the end of its boot" wait_for 120 hvm exec full -- true
+dd if=/dev/zero of="$store/fill" bs=1M >/dev/null 2>&1
+hvm exec full -- dd if=/dev/zero of=/root/zero bs=1M count=16 oflag=direct >/dev/null 2>&1 &
+t "a disk that fills up under a running guest pauses it" wait_for 120 is_state full paused
+rm -f "$store/fill"
+t "a paused guest is stopped" hvm stop full --timeout 300
+like "and not hard: what it had to write is written" "$out" "^guest 'full' is stopped($|: its agent did not answer, its power button did$)"
+hvm destroy full >/dev/null
 umount "$store/images"
 hvmd_stop
 store=$store_before

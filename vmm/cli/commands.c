@@ -115,12 +115,12 @@ const Command commands[] = {
     {.name = "start", .arguments = "NAME...", .help = "start guests, on cores and pages of their own",
      .options = start_options,
      .arguments_min = 1, .arguments_max = G_MAXUINT, .kind = WORD_GUEST, .run = run_start,
-     .details = "Several guests are started one after the other; the exit status is that of the first failure."},
+     .details = "Several guests are started one after the other; the exit status is that of the first failure. A guest whose "
+                "disk finds the image store full, now or later, is paused; with room, virsh resume NAME lets it go on."},
     {.name = "stop", .arguments = "NAME...", .help = "stop guests", .options = stop_options, .arguments_min = 1,
      .arguments_max = G_MAXUINT, .kind = WORD_GUEST, .run = run_stop,
-     .details = "Asks the guest's agent, then presses its power button, then stops it hard. Its cores and pages are "
-                "free then; "
-                "its disk stays."},
+     .details = "Asks the guest's agent, then presses its power button, then stops it hard; a paused guest is let go on first. "
+                "Its cores and pages are free then; its disk stays."},
     {.name = "destroy", .arguments = "NAME...", .help = "remove guests, running or not, with their disks",
      .arguments_min = 1,
      .arguments_max = G_MAXUINT, .kind = WORD_GUEST, .run = run_destroy},

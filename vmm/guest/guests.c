@@ -178,8 +178,13 @@ void guest_set_state(Guests *guests, Guest *guest, GuestState state)
 
     g_mutex_lock(&guests->lock);
     gboolean changed = guest->told != state;
+    gboolean goes_on = guest->state == GUEST_PAUSED && state == GUEST_RUNNING;
 
     guest->state = guest->told = state;
+    if (goes_on && !guests->leaving && g_cancellable_is_cancelled(guest->life)) {
+        g_object_unref(guest->life);
+        guest->life = g_cancellable_new();
+    }
     if (down)
         guest_end_life(guests, guest);
     g_cond_broadcast(&guests->changed);
@@ -197,6 +202,11 @@ gboolean guest_refresh_state(Guests *guests, Guest *guest, GError **error)
     if (!guests->runtime->state(guests->runtime, guest->real->uuid, &state, error))
         return FALSE;
     guest_set_state(guests, guest, state);
+    if (state == GUEST_PAUSED && !guests->runtime->check_disk(guests->runtime, guest->real, NULL)) {
+        g_mutex_lock(&guests->lock);
+        g_cancellable_cancel(guest->life);
+        g_mutex_unlock(&guests->lock);
+    }
     return TRUE;
 }
 

@@ -105,11 +105,11 @@ gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *
                               GError **error);
 
 /* Solves, reserves, starts. Where `wait`, returns when the agent answers (TIMEOUT or AGENT otherwise, quoting the console's last
- * line; the guest then runs on for a look at it). */
+ * line; the guest then runs on for a look at it; STORAGE where its disk found no room, which pauses it). */
 gboolean guests_start(Guests *guests, const Caller *caller, const char *name, gboolean wait, GuestsProgressFunc progress,
                       gpointer data, GError **error);
 
-/* Asks the agent, then ACPI, then ends it when `timeout_s` ran out (0: at once). *ret_how: "agent", "acpi", "hard", "off". */
+/* Lets a paused one go on, asks the agent, then ACPI, then ends it when `timeout_s` ran out (0: at once). *ret_how: "agent", "acpi", "hard", "off". */
 gboolean guests_stop(Guests *guests, const Caller *caller, const char *name, unsigned timeout_s, const char **ret_how,
                      GuestsProgressFunc progress, gpointer data, GError **error);
 

@@ -23,7 +23,7 @@ typedef struct {
     gboolean undefined;      /* a destroy has come so far: it stays in the table, for another destroy, if the rest fails. Under the lock */
     gboolean reconcile_queued;
     guint64 touched;         /* Guests.serial when an operation on it last ended. Under the lock */
-    GCancellable *life;      /* cancelled when the guest stops; a new one at each start. Under the lock */
+    GCancellable *life;      /* cancelled when the guest stops, or its disk pauses it; then a new one. Under the lock */
     GMutex channel_lock;
     struct ChannelBox *channel; /* under channel_lock */
     GMutex console_lock;

@@ -193,7 +193,13 @@ gboolean guest_wait_for_agent(Guests *guests, Guest *guest, unsigned timeout_s, 
         return TRUE;
 
     g_autofree char *line = guest_last_console_line(guest);
+    g_autoptr(GError) cause = NULL;
 
+    if (!guests->runtime->check_disk(guests->runtime, guest->real, &cause) && error &&
+        g_error_matches(cause, HVM_ERROR, HVM_ERROR_STORAGE)) {
+        g_clear_error(error);
+        *error = g_steal_pointer(&cause);
+    }
     if (error && *error && g_error_matches(*error, G_IO_ERROR, G_IO_ERROR_CANCELLED)) {
         g_clear_error(error);
         if (guests_check_stays(guests, error))

@@ -1,5 +1,5 @@
 /*
- * stop.c: a guest is asked to power off: by its agent, then by ACPI, then it is ended.
+ * stop.c: a guest is asked to power off: by its agent, then by ACPI, then it is ended. A paused one is let go on first.
  */
 #include "guests_private.h"
 
@@ -26,6 +26,11 @@ static gboolean take_down(Guests *guests, Guest *guest, unsigned timeout_s, cons
 {
     gint64 begin_us = g_get_monotonic_time();
 
+    if (timeout_s && guest->state == GUEST_PAUSED) { /* one that is paused hears nothing */
+        progress("letting it go on", data);
+        if (guests->runtime->resume(guests->runtime, guest->real, NULL))
+            guest_set_state(guests, guest, GUEST_RUNNING);
+    }
     if (timeout_s && guest->state == GUEST_RUNNING) {
         guest_set_state(guests, guest, GUEST_STOPPING);
         progress("asking its agent", data);

@@ -70,6 +70,10 @@ struct Runtime {
     /* Defines it with its placement and starts it; paused where asked. On failure it is off. An ephemeral one is not defined,
      * and is ended when this process goes. */
     gboolean (*start)(Runtime *runtime, const RuntimeGuest *guest, gboolean paused, GError **error);
+    /* Lets one that is paused go on. */
+    gboolean (*resume)(Runtime *runtime, const RuntimeGuest *guest, GError **error);
+    /* Whether it is not paused because of its disk; else STORAGE: the store is full, or the disk broken. */
+    gboolean (*check_disk)(Runtime *runtime, const RuntimeGuest *guest, GError **error);
     /* Asks it to power off (ACPI). */
     gboolean (*shut_down)(Runtime *runtime, const RuntimeGuest *guest, GError **error);
     /* Ends it at once; TRUE where it is off. */

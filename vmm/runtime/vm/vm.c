@@ -72,6 +72,36 @@ static gboolean vm_start(Runtime *runtime, const RuntimeGuest *guest, gboolean p
     return TRUE;
 }
 
+static gboolean vm_resume(Runtime *runtime, const RuntimeGuest *guest, GError **error)
+{
+    g_autoptr(virDomain) domain = look_up(runtime, guest->uuid, error);
+
+    return domain && (virDomainResume(domain) == 0 || virt_error(error, "cannot let it go on"));
+}
+
+/* QEMU pauses a guest whose write finds no room (werror=enospc, its default), and on other errors where it is told to. */
+static gboolean vm_check_disk(Runtime *runtime, const RuntimeGuest *guest, GError **error)
+{
+    g_autoptr(virDomain) domain = look_up(runtime, guest->uuid, error);
+    int state = VIR_DOMAIN_NOSTATE, reason = 0;
+    virDomainDiskError disk = {0};
+
+    if (!domain)
+        return FALSE;
+    if (virDomainGetState(domain, &state, &reason, 0) < 0)
+        return virt_error(error, "cannot read a domain's state");
+    if (state != VIR_DOMAIN_PAUSED || reason != VIR_DOMAIN_PAUSED_IOERROR)
+        return TRUE;
+    if (virDomainGetDiskErrors(domain, &disk, 1, 0) == 1 && disk.error == VIR_DOMAIN_DISK_ERROR_NO_SPACE)
+        g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE,
+                    "image store %s is full: it is paused; make room, then `virsh resume %s` lets it go on", guest->store,
+                    guest->spec->name);
+    else
+        g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE, "its disk %s cannot be read or written: it is paused", guest->disk_path);
+    free(disk.disk);
+    return FALSE;
+}
+
 static gboolean vm_shut_down(Runtime *runtime, const RuntimeGuest *guest, GError **error)
 {
     g_autoptr(virDomain) domain = look_up(runtime, guest->uuid, error);
@@ -363,8 +393,9 @@ Runtime *vm_runtime_new(Virt *virt)
 {
     VmRuntime *vm = g_new0(VmRuntime, 1);
 
-    vm->runtime = (Runtime){.name = "vm", .define = vm_define, .start = vm_start, .shut_down = vm_shut_down, .kill = vm_kill,
-                            .undefine = vm_undefine, .state = vm_state, .process = vm_process, .list = vm_list, .free = vm_free};
+    vm->runtime = (Runtime){.name = "vm", .define = vm_define, .start = vm_start, .resume = vm_resume,
+                            .check_disk = vm_check_disk, .shut_down = vm_shut_down, .kill = vm_kill, .undefine = vm_undefine,
+                            .state = vm_state, .process = vm_process, .list = vm_list, .free = vm_free};
     vm->virt = virt;
     return &vm->runtime;
 }
