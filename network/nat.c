@@ -4,6 +4,7 @@
 #include "isolation.h"
 #include "nat_hosts.h"
 #include "routes.h"
+#include "step.h"
 #include "units.h"
 #include "virt.h"
 
@@ -228,7 +229,7 @@ static virNetworkPtr ensure_network(Nat *nat, virConnectPtr connect, uid_t owner
 
     if (!made)
         return NULL;
-    if (!start_network(made, error)) {
+    if (!step_reached("start.network-define", error) || !start_network(made, error)) {
         virNetworkUndefine(made);
         return NULL;
     }
@@ -252,8 +253,8 @@ gboolean nat_attach(Nat *nat, virConnectPtr connect, uid_t owner_uid, const char
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&nat->lock);
     g_autoptr(virNetwork) network = ensure_network(nat, connect, owner_uid, error);
 
-    if (!network || !isolation_add(bridge, nat->pool, error) ||
-        !nat_hosts_enter(network, guest_name, ret_mac, ret_address, error))
+    if (!network || !step_reached("start.network-up", error) || !isolation_add(bridge, nat->pool, error) ||
+        !step_reached("start.rule", error) || !nat_hosts_enter(network, guest_name, ret_mac, ret_address, error))
         return FALSE;
     g_hash_table_add(nat->attached, attached_key(owner_uid, guest_name));
     return TRUE;
@@ -315,6 +316,8 @@ static gboolean remove_network(virNetworkPtr network, GError **error)
 
     if (virNetworkIsActive(network) == 1 && virNetworkDestroy(network) < 0)
         return nat_fail(error, "cannot stop network '%s'", name);
+    if (!step_reached("release.down", error))
+        return FALSE;
     return !persistent || virNetworkUndefine(network) == 0 || nat_fail(error, "cannot remove network '%s'", name);
 }
 
@@ -329,7 +332,9 @@ gboolean nat_release(Nat *nat, virConnectPtr connect, uid_t owner_uid, GError **
         return FALSE;
     if (foreign || is_attached(nat, owner_uid))
         return TRUE;
-    return (!network || remove_network(network, error)) && isolation_remove(bridge, error);
+    /* The network last: it is what recovery finds. */
+    return isolation_remove(bridge, error) && step_reached("release.rule", error) &&
+           (!network || remove_network(network, error)) && step_reached("release.network", error);
 }
 
 static int compare_names(gconstpointer a, gconstpointer b)

@@ -1,6 +1,7 @@
 #include "nat_hosts.h"
 
 #include "hvm_error.h"
+#include "step.h"
 #include "virt.h"
 
 #include <string.h>
@@ -155,7 +156,7 @@ gboolean nat_hosts_enter(virNetworkPtr network, const char *name, char **ret_mac
     }
     NatHost entry = {.name = (char *)name, .address = host->address};
 
-    if (!side_enter(&config, &entry, error) || !side_enter(&live, &entry, error)) {
+    if (!side_enter(&config, &entry, error) || !step_reached("start.name", error) || !side_enter(&live, &entry, error)) {
         if (!taken)
             nat_hosts_remove(network, name, NULL);
         return FALSE;

@@ -2,6 +2,7 @@
 #include "image_store_private.h"
 
 #include "hvm_error.h"
+#include "step.h"
 #include "tree.h"
 #include "undo.h"
 #include "units.h"
@@ -126,12 +127,13 @@ gboolean image_store_create_guest(ImageStore *store, const char *uuid, const Ima
     step->store = store;
     step->uuid = g_strdup(uuid);
     undo_push(undo, "guest folder", undo_guest, step, guest_undo_free);
-    if (!(disk_folder = in_memory ? image_store_make_memory_folder(store, uuid, error) : g_strdup(folder)))
+    if (!(disk_folder = in_memory ? image_store_make_memory_folder(store, uuid, error) : g_strdup(folder)) ||
+        !step_reached("create.folder", error))
         return FALSE;
     overlay = g_build_filename(disk_folder, DISK, NULL);
     if (chmod(folder, 0711) < 0)
         return image_store_fail(store, errno, error, "set the mode of %s", folder);
-    if (!image_store_make_overlay(store, image, overlay, disk_bytes, error))
+    if (!image_store_make_overlay(store, image, overlay, disk_bytes, error) || !step_reached("create.overlay", error))
         return FALSE;
     if (chmod(overlay, 0600) < 0 || lchown(overlay, store->qemu_uid, store->qemu_gid) < 0)
         return image_store_fail(store, errno, error, "give %s to QEMU's user %u", overlay, (unsigned)store->qemu_uid);

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Every step of create, start, stop and destroy is made to fail, and hvmd is killed there. Nothing may leak.
+# Every step of create, start, stop, destroy and of leaving a network is made to fail, and hvmd is killed there. Nothing may leak.
 # needs: image pages=320
 . "$HVM_TEST_SOURCE/tests/daemon/lib.sh"
 begin
@@ -72,7 +72,22 @@ for action in fail kill; do
         clean_up "$step $action"
     done
 done
-is "there were steps of each kind" "$(printf '%s\n' $all | cut -d. -f1 | sort -u | paste -sd' ')" "create destroy start stop"
+# The network goes after its owner's last guest: destroy has done its work, and what stays is the next hvmd's to clear.
+for step in $(steps release); do
+    all="$all $step"
+    create g >/dev/null && start_nowait g || bail "no running guest"
+    fault_set "$step" fail
+    t "$step fails: the guest is destroyed" hvm destroy g
+    fault_clear
+    like "$step fails: hvmd says what stays" "$(tail -n1 "$log")" "network of user 0 stays.*$step"
+    hvmd_kill
+    hvmd_start
+    no_leaks "$step fails: nothing is left after a restart"
+    create g >/dev/null && start_nowait g || bail "no running guest"
+    run_fault "$step" kill hvm destroy g
+    clean_up "$step kill"
+done
+is "there were steps of each kind" "$(printf '%s\n' $all | cut -d. -f1 | sort -u | paste -sd' ')" "create destroy release start stop"
 t "after all that a guest can be made" create g
 t "and started" start_nowait g
 t "and destroyed" hvm destroy g
