@@ -256,6 +256,7 @@ leaks() {
             for path in "$work"/store/images/.staging*; do [ ! -e "$path" ] || echo "staging $path"; done
             ip -o link | sed -n 's/^[0-9]*: \(\(hvm-\|vnet\|virbr\)[^:@]*\).*/link \1/p'
             ip rule list | sed -n 's/.*iif \(hvm-[^ ]*\).*/routing rule of \1/p'
+            find /dev/shm -path '/dev/shm/hvm-*/*' | sed 's/^/disk in memory /'
             find /run/hvm/guests -mindepth 1 2>/dev/null | sed 's/^/runtime file /'
             find /etc/libvirt/qemu -name '*.xml' -o -path '*autostart/*' | sed 's/^/libvirt file /'
         fi

@@ -75,6 +75,7 @@ private_users
 private_kvm
 private_copy /etc/libvirt
 rm -f /etc/libvirt/qemu/*.xml /etc/libvirt/qemu/autostart/* /etc/libvirt/qemu/networks/*.xml /etc/libvirt/qemu/networks/autostart/*
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 private_empty /etc/hvm
 private_empty /var/log/libvirt
 mkdir -p /var/log/libvirt/qemu

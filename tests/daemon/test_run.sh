@@ -109,6 +109,7 @@ first=$client
 wait_for 120 says ready
 one=$(vsh list --name | head -n1)
 like "its disk is in memory where it shall" "$(disk_of "$one")" '^/dev/shm/hvm-[0-9a-f]*/[0-9a-f-]*/root.qcow2$'
+like "and would be seen if it were left there" "$(leaks)" "disk in memory $(disk_of "$one")"
 refuses "but not where that has no room" 125 "disk in memory: wanted .*TiB" run --disk-in-memory yes --disk 64T debian12 -- true
 start_run --disk-in-memory no debian12 -- sh -c 'echo ready; exec sleep 1000'
 t "two at once on two cores" wait_for 120 says ready
