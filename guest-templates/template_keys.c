@@ -30,14 +30,14 @@ const Key template_keys[] = {
     {.group = "memory", .key = "pages", .type = KEY_CHOICE, .choices = "auto|4K|2M|1G", .fallback = "auto",
      .option = "pages", .argument = "SIZE", .help = "page size; auto: the largest that the node's pools have room for"},
 
-    {.group = "disk *", .key = "size", .type = KEY_SIZE, .minimum = 64 * HVM_MIB, .maximum = DISK_MAX, .fallback = "8G",
+    {.group = "disk root", .key = "size", .type = KEY_SIZE, .minimum = 64 * HVM_MIB, .maximum = DISK_MAX, .fallback = "8G",
      .option = "disk", .argument = "SIZE", .help = "size that the root disk and its file system are grown to"},
 
-    {.group = "disk *", .key = "in-memory", .type = KEY_CHOICE, .choices = "auto|yes|no", .fallback = "auto",
+    {.group = "disk root", .key = "in-memory", .type = KEY_CHOICE, .choices = "auto|yes|no", .fallback = "auto",
      .option = "disk-in-memory", .argument = "WHEN",
      .help = "what an ephemeral guest writes is kept in memory; auto: where /dev/shm and the free memory have room for all of it"},
 
-    {.group = "network *", .key = "kind", .type = KEY_CHOICE, .choices = "nat|none", .fallback = "nat",
+    {.group = "network default", .key = "kind", .type = KEY_CHOICE, .choices = "nat|none", .fallback = "nat",
      .option = "network", .argument = "KIND", .help = "network: nat (with DHCP and DNS), or none"},
 
     {.group = "device *", .key = "kind", .type = KEY_CHOICE, .choices = DEVICE_KINDS,

@@ -11,6 +11,8 @@ long=$(printf 'a%.0s' $(seq 300))
 template() { printf '%s\n' "${@:2}" >"$work/templates/$1.conf"; }
 template misspelt "[template]" "inherits=debian12" "[cpu]" "cuont=2"
 template badgroup "[template]" "inherits=debian12" "[cpus]" "count=2"
+template badname "[template]" "inherits=debian12" "[disk rot]" "size=20G"
+template badlink "[template]" "inherits=debian12" "[network ib0]" "kind=none"
 template doubled "[template]" "inherits=debian12" "[cpu]" "count=2" "count=3"
 template regrouped "[cpu]" "count=2" "[memory]" "size=1G" "[cpu]" "smt=any"
 template loop-a "[template]" "inherits=loop-b"
@@ -62,6 +64,8 @@ done <<END
 2|twice|create g --template debian12 --cpus 1 --cpus 2
 2|misspelt.conf.*cuont.*count|create g --template misspelt
 2|badgroup.conf.*cpus|create g --template badgroup
+2|badname.conf.*disk rot.*disk root|create g --template badname
+2|badlink.conf.*network ib0|create g --template badlink
 2|doubled.conf.*count|create g --template doubled
 2|regrouped.conf.*cpu|create g --template regrouped
 2|loop-a.*loop-b|create g --template loop-a

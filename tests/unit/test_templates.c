@@ -164,6 +164,8 @@ static void test_bad_files(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
     } cases[] = {
         {"[cpu]\ncuont=1\n", "unknown key 'cuont' in [cpu]; did you mean 'count'?"},
         {"[cpus]\ncount=1\n", "unknown group [cpus]; did you mean 'cpu'?"},
+        {"[disk rot]\nsize=20G\n", "unknown group [disk rot]; did you mean 'disk root'?"},
+        {"[network ib0]\nkind=none\n", "unknown group [network ib0]"},
         {"[cpu]\ncount=1\ncount=2\n", "count in [cpu] stands twice, on lines 2 and 3"},
         {"[cpu]\ncount=1\n[memory]\n[cpu]\nsmt=any\n", "[cpu] stands twice, on lines 1 and 4"},
         {"[cpu]\ncount=0\n", "[cpu] count: wanted 1 to 4096, found '0'"},

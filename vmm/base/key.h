@@ -23,7 +23,7 @@ typedef enum {
 } KeyType;
 
 typedef struct {
-    const char *group;    /* "cpu"; "network *" for a group with a name of its own: [network ib0] */
+    const char *group;    /* "cpu"; "device *" for a group with a name of its own: [device gpu0] */
     const char *key;      /* "count" */
     KeyType type;
     const char *choices;  /* KEY_CHOICE: "siblings|isolate|any"; KEY_UINT: NULL, or a word that stands for no number: "auto" */
@@ -35,7 +35,7 @@ typedef struct {
     const char *help;     /* one clause in lower case without a full stop: "number of vCPUs" */
 } Key;
 
-/* The row for `group` and `key`, or NULL. "network ib0" matches a row of group "network *". */
+/* The row for `group` and `key`, or NULL. "device gpu0" matches a row of group "device *". */
 const Key *key_find(const Key *table, const char *group, const char *key);
 
 /* Whether any row has this group. */

@@ -38,7 +38,7 @@ gboolean settings_set_name(Settings *settings, const char *name, const char *val
 /* Adds to `settings` all of `over`, replacing what is there. Same table. */
 void settings_merge(Settings *settings, const Settings *over);
 
-/* Adds the table's fallbacks, origin "default", where nothing is set. Rows of named groups ("disk *") apply to
+/* Adds the table's fallbacks, origin "default", where nothing is set. Rows of named groups ("device *") apply to
  * every group of that kind which is present. */
 void settings_add_defaults(Settings *settings);
 

@@ -31,16 +31,7 @@ const Key *option_key(const char *name)
 
 char *option_setting(const Key *row)
 {
-    static const struct {
-        const char *pattern;
-        const char *group;
-    } standing[] = {{"disk *", "disk root"}, {"network *", "network default"}};
-    const char *group = row->group;
-
-    for (gsize i = 0; i < G_N_ELEMENTS(standing); i++)
-        if (strcmp(row->group, standing[i].pattern) == 0)
-            group = standing[i].group;
-    return g_strdup_printf("%s.%s", group, row->key);
+    return g_strdup_printf("%s.%s", row->group, row->key);
 }
 
 /* The options which template_keys[] describes, made once. */

@@ -177,9 +177,6 @@ Spec *spec_new(const char *name, const char *template_name, const Settings *temp
 {
     g_autoptr(Settings) all = settings_new(template_keys);
 
-    /* The groups which every guest has, so that their defaults apply. */
-    settings_set(all, "disk root", "size", "8G", "default", NULL);
-    settings_set(all, "network default", "kind", "nat", "default", NULL);
     if (image_settings)
         settings_merge(all, image_settings);
     settings_merge(all, template_settings);
