@@ -116,6 +116,8 @@ create both --cpus $cores >/dev/null
 t "one guest takes a core" hvm start h --no-wait
 refuses "a guest for all cores does not fit beside it" 7 "guest 'both'.*cores" hvm start both
 is "and is off" "$(state_of both)" off
+refuses "nor one that is created and started at once" 7 "guest 'third'.*cores" create third --cpus $cores --start
+refuses "of which nothing is left" 3 "no guest 'third'" hvm show third
 hvm destroy h both >/dev/null
 
 # Images that are damaged.
@@ -137,9 +139,9 @@ is "the guest is off after all that" "$(state_of g)" off
 template mute "[template]" "inherits=debian12" "[boot]" "timeout=20" "kernel-arguments=init=/bin/sh"
 cp -a "$store/images/debian12" "$store/images/mute"
 sed -i s/debian12/mute/ "$store"/images/mute/*/image.conf
-create mute --template mute >/dev/null
-refuses "an agent that does not answer in time, with the console's last line" 13 "mute.*console's last line: .+" hvm start mute
-is "the guest runs, for whoever wants to look" "$(state_of mute)" running
+refuses "an agent that does not answer in time, with the console's last line" 13 "mute.*console's last line: .+" \
+    create mute --template mute --start
+is "the guest is there and runs, for whoever wants to look" "$(state_of mute)" running
 refuses "exec in it, in time" 125 "mute" timeout 200 hvm exec mute -- true
 hvm destroy mute >/dev/null
 
@@ -161,7 +163,7 @@ refuses "a full disk in the middle of a start" 11 "guest 'full': image store $st
 is "it is paused, for whoever makes room" "$(state_of full)" paused
 rm -f "$store/fill"
 t "with room it goes on" vsh resume full
-t "to the end of its boot" wait_for 120 hvm exec full -- true
+t "to the end of its boot" wait_for 300 hvm exec full -- true
 dd if=/dev/zero of="$store/fill" bs=1M >/dev/null 2>&1
 hvm exec full -- dd if=/dev/zero of=/root/zero bs=1M count=16 oflag=direct >/dev/null 2>&1 &
 t "a disk that fills up under a running guest pauses it" wait_for 120 is_state full paused

@@ -4,7 +4,7 @@
 static const Option create_options[] = {
     {.name = "template", .letter = 't', .argument = "TEMPLATE", .help = "template that the guest is made from",
      .kind = WORD_TEMPLATE},
-    {.name = "start", .help = "start it as well"},
+    {.name = "start", .help = "start it as well; where that is refused, it is not created"},
     {0},
 };
 

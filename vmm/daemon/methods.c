@@ -245,6 +245,25 @@ static Settings *request_settings(GVariant *request, GError **error)
     return g_steal_pointer(&settings);
 }
 
+/* A guest that was asked for running and cannot be started is not wanted off; one that booted stays, for a look at why it fails. BUSY:
+ * somebody else has taken it up by now, or hvmd is about to end. */
+static gboolean start_created(Call *call, const char *name, GError **error)
+{
+    Guests *guests = call->client->daemon->guests;
+    const Caller *caller = call->client->caller;
+    g_autoptr(GError) local = NULL;
+
+    if (guests_start(guests, caller, name, report, call->job, error))
+        return guests_wait_booted(guests, caller, name, report, call->job, error);
+    if (!g_error_matches(*error, HVM_ERROR, HVM_ERROR_BUSY) && !guests_destroy(guests, caller, name, &local)) {
+        char *whole = g_strdup_printf("%s; it stays, off: %s", (*error)->message, local->message);
+
+        g_free((*error)->message);
+        (*error)->message = whole;
+    }
+    return FALSE;
+}
+
 static GVariant *create(Call *call, GError **error)
 {
     Guests *guests = call->client->daemon->guests;
@@ -255,7 +274,7 @@ static GVariant *create(Call *call, GError **error)
     if (!settings || !guests_wait_ready(guests, READY_TIMEOUT_MS, error) ||
         !guests_create(guests, caller, name, request_string(call->request, "template"), settings, report, call->job, error))
         return NULL;
-    if (request_bool(call->request, "start", FALSE) && !guests_start(guests, caller, name, TRUE, report, call->job, error))
+    if (request_bool(call->request, "start", FALSE) && !start_created(call, name, error))
         return NULL;
     return started(call, name, error);
 }
@@ -292,7 +311,9 @@ static GVariant *start(Call *call, GError **error)
     const char *name = request_string(call->request, "name");
 
     if (!guests_wait_ready(guests, READY_TIMEOUT_MS, error) ||
-        !guests_start(guests, call->client->caller, name, request_bool(call->request, "wait", TRUE), report, call->job, error))
+        !guests_start(guests, call->client->caller, name, report, call->job, error) ||
+        (request_bool(call->request, "wait", TRUE) &&
+         !guests_wait_booted(guests, call->client->caller, name, report, call->job, error)))
         return NULL;
     return started(call, name, error);
 }

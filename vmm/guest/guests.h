@@ -104,10 +104,14 @@ gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *
                               GCancellable *cancellable, char **ret_name, GuestsProgressFunc progress, gpointer data,
                               GError **error);
 
-/* Solves, reserves, starts. Where `wait`, returns when the agent answers (TIMEOUT or AGENT otherwise, quoting the console's last
- * line; the guest then runs on for a look at it; STORAGE where its disk found no room, which pauses it). */
-gboolean guests_start(Guests *guests, const Caller *caller, const char *name, gboolean wait, GuestsProgressFunc progress,
-                      gpointer data, GError **error);
+/* Solves, reserves, starts. On failure the guest is off. */
+gboolean guests_start(Guests *guests, const Caller *caller, const char *name, GuestsProgressFunc progress, gpointer data,
+                      GError **error);
+
+/* Waits until the agent of a guest that has been started answers. TIMEOUT or AGENT otherwise, quoting the console's last line: the guest
+ * then runs on for a look at it; STORAGE where its disk found no room, which pauses it. */
+gboolean guests_wait_booted(Guests *guests, const Caller *caller, const char *name, GuestsProgressFunc progress, gpointer data,
+                            GError **error);
 
 /* Lets a paused one go on, asks the agent, then ACPI, then ends it when `timeout_s` ran out (0: at once). *ret_how: "agent", "acpi", "hard", "off". */
 gboolean guests_stop(Guests *guests, const Caller *caller, const char *name, unsigned timeout_s, const char **ret_how,

@@ -283,7 +283,7 @@ static void start_automatic(Guests *guests)
         const Caller owner = {.uid = real->owner_uid, .gid = real->owner_gid}; /* with no more rights than at create */
         g_autoptr(GError) error = NULL;
 
-        if (!guests_start(guests, &owner, real->spec->name, FALSE, guests_no_progress, NULL, &error))
+        if (!guests_start(guests, &owner, real->spec->name, guests_no_progress, NULL, &error))
             g_warning("autostart: %s", error->message);
     }
 }

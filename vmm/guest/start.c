@@ -245,8 +245,8 @@ gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, Gues
     return TRUE;
 }
 
-gboolean guests_start(Guests *guests, const Caller *caller, const char *name, gboolean wait, GuestsProgressFunc progress,
-                      gpointer data, GError **error)
+gboolean guests_start(Guests *guests, const Caller *caller, const char *name, GuestsProgressFunc progress, gpointer data,
+                      GError **error)
 {
     Guest *guest = guest_begin(guests, caller, name, "start", error);
     gboolean good = FALSE;
@@ -263,13 +263,24 @@ gboolean guests_start(Guests *guests, const Caller *caller, const char *name, gb
     g_autoptr(Guest) started = guest_ref(guest);
 
     guest_end(guests, guest);
-    if (good && wait) {
-        progress("waiting for its agent", data);
-        good = guest_wait_for_agent(guests, started, started->real->spec->boot_timeout_s, error);
-    }
     if (!good) {
         guests_look_again(guests, started);
         guest_prefix_error(error, name);
     }
     return good;
+}
+
+gboolean guests_wait_booted(Guests *guests, const Caller *caller, const char *name, GuestsProgressFunc progress, gpointer data,
+                            GError **error)
+{
+    g_autoptr(Guest) guest = guests_find(guests, caller, name, error);
+
+    if (!guest)
+        return FALSE;
+    progress("waiting for its agent", data);
+    if (guest_wait_for_agent(guests, guest, guest->real->spec->boot_timeout_s, error))
+        return TRUE;
+    guests_look_again(guests, guest);
+    guest_prefix_error(error, name);
+    return FALSE;
 }
