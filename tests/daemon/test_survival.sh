@@ -101,15 +101,22 @@ refuses "hvm does not touch it" 3 "no guest 'foreign'" hvm destroy foreign
 vsh destroy foreign >/dev/null
 t "until it is gone" wait_for 30 eval '! takes_cpu'
 
-# After a reboot: all domains are off, and only those with autostart start.
+# After a reboot: all domains are off, and only those with autostart start; all of them, though hvmd is killed after the first.
 create auto --autostart >/dev/null
+create auto2 --autostart >/dev/null
 hvmd_stop
 libvirt_kill
 rm -rf /run/hvm/* /run/libvirt/qemu/*
 libvirtd -d && wait_for 30 vsh uri
+fault_set start.domain kill
+setsid "$build/hvmd" --config $conf >>"$log" 2>&1 </dev/null &
+t "hvmd is killed between two guests with autostart" wait_for 60 gone $!
+is "one of which runs" "$(vsh list --name | grep -c auto)" 1
+fault_clear
 hvmd_start
+t "the other starts too" wait_for 60 is_state auto2 running
 t "a guest with autostart starts after a boot" wait_for 60 eval '[[ $(state_of auto) =~ ^(starting|running)$ ]]'
 is "one without does not" "$(state_of a | sed s/crashed/off/)" off
-hvm destroy a auto >/dev/null
+hvm destroy a auto auto2 >/dev/null
 no_leaks "nothing is left"
 done_testing

@@ -51,6 +51,7 @@ struct Guests {
     GSourceOnceFunc on_known; /* guests_when_known() */
     gpointer known_data;
     gboolean leaving;     /* guests_leave_all() */
+    gboolean autostarted; /* guests with autostart have been started, or are being started, by this hvmd */
     gboolean recovered;   /* half-made things have been cleared once; under read_back_lock */
     guint64 serial;       /* counts ends of operations: what libvirt listed before one is older than what the table says */
     guint64 forgotten;    /* the serial when a guest last left the table */

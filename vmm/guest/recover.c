@@ -261,17 +261,22 @@ static int by_name(gconstpointer a, gconstpointer b)
     return strcmp((*(Guest *const *)a)->real->spec->name, (*(Guest *const *)b)->real->spec->name);
 }
 
-/* Guests with autostart, once after the node has booted: /run does not outlive a boot. */
+/* Guests with autostart, once after the node has booted: /run does not outlive a boot. That it is done is written down when it is: an
+ * hvmd that is killed in between leaves the rest to the next, which passes over those that run. */
 static void start_automatic(Guests *guests)
 {
     g_autofree char *marker = g_build_filename(guests->config->runtime_folder, "autostarted", NULL);
     g_autoptr(GPtrArray) chosen = g_ptr_array_new_with_free_func((GDestroyNotify)guest_unref);
+    g_autoptr(GError) error = NULL;
     GHashTableIter iter;
     Guest *guest = NULL;
 
-    if (g_file_test(marker, G_FILE_TEST_EXISTS) || !g_file_set_contents(marker, "", 0, NULL))
-        return;
     g_mutex_lock(&guests->lock);
+    if (guests->autostarted || g_file_test(marker, G_FILE_TEST_EXISTS)) {
+        g_mutex_unlock(&guests->lock);
+        return;
+    }
+    guests->autostarted = TRUE;
     g_hash_table_iter_init(&iter, guests->table);
     while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
         if (guest->real->spec->autostart && guest->state == GUEST_OFF)
@@ -281,11 +286,13 @@ static void start_automatic(Guests *guests)
     for (guint i = 0; i < chosen->len; i++) {
         const RuntimeGuest *real = ((Guest *)chosen->pdata[i])->real;
         const Caller owner = {.uid = real->owner_uid, .gid = real->owner_gid}; /* with no more rights than at create */
-        g_autoptr(GError) error = NULL;
+        g_autoptr(GError) local = NULL;
 
-        if (!guests_start(guests, &owner, real->spec->name, guests_no_progress, NULL, &error))
-            g_warning("autostart: %s", error->message);
+        if (!guests_start(guests, &owner, real->spec->name, guests_no_progress, NULL, &local))
+            g_warning("autostart: %s", local->message);
     }
+    if (guests_check_stays(guests, NULL) && !g_file_set_contents(marker, "", 0, &error))
+        g_warning("autostart: the next hvmd starts again what is off by then: %s", error->message);
 }
 
 void guests_no_progress(const char *text G_GNUC_UNUSED, gpointer data G_GNUC_UNUSED)
