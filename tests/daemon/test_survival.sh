@@ -62,6 +62,15 @@ kill -9 "$(qemu_pid a)"
 t "a guest whose QEMU dies is shown crashed" wait_for 60 is_state a crashed
 no_leaks "its cores and memory are free" off
 t "and can be started again" hvm start a --no-wait
+hvm stop --hard a >/dev/null
+
+# A guest whose kernel panics.
+hvm start a >/dev/null || bail "a does not start"
+timeout 60 hvm exec a -- sh -c 'sync; echo c >/proc/sysrq-trigger' >/dev/null 2>&1
+t "a guest whose kernel panics is shown crashed" wait_for 60 is_state a crashed
+like "its log tells why" "$(hvm logs a)" "Kernel panic - not syncing: sysrq triggered crash"
+no_leaks "its cores and memory are free" off
+t "and can be started again" hvm start a --no-wait
 hvmd_kill
 kill -9 "$(qemu_pid a)"
 hvmd_start
