@@ -273,6 +273,23 @@ static void test_host(void)
 
     g_assert_nonnull(strstr(isolated.output, "housekeeping  none: QEMU's own threads run on CPUs that are not isolated\n"
                                              "isolated      2-7\n"));
+
+    /* Nothing is promised, or nobody knows what. */
+    fake_reply(fake, "Host", "{'promises': <@aa{sv} []>, 'known': <true>}");
+    g_auto(HvmRun) none = run_hvm(fake, NULL, "host");
+
+    g_assert_true(g_str_has_suffix(none.output, "\nnothing is promised to guests\n"));
+    fake_reply(fake, "Host", "{'promises': <@aa{sv} []>, 'known': <false>}");
+    g_auto(HvmRun) unknown = run_hvm(fake, NULL, "host");
+
+    g_assert_true(g_str_has_suffix(unknown.output, "\nwhat is promised to guests is not known: libvirt has not told which there are\n"));
+    g_auto(HvmRun) unknown_json = run_hvm(fake, NULL, "host --json");
+
+    g_assert_nonnull(strstr(unknown_json.output, "\"known\" : false"));
+    g_auto(HvmRun) unknown_map = run_hvm(fake, NULL, "map");
+
+    g_assert_cmpint(unknown_map.status, ==, 0);
+    g_assert_cmpstr(unknown_map.errors, ==, "hvm: who has which core is not known: libvirt has not told which guests there are\n");
     fake_free(fake);
 }
 

@@ -47,6 +47,7 @@ hvmd_start
 refuses "nobody is told that there are no guests" 9 libvirtd hvm list
 refuses "nor that there is no such guest" 9 libvirtd hvm show a
 refuses "nor is another user" 9 libvirtd as alice hvm show a
+like "nor that nothing is promised" "$(hvm host)" "what is promised to guests is not known"
 libvirtd -d
 t "hvmd that started without libvirtd finds it, and the guest" wait_for 60 is_state a running
 is "the ledger is the same" "$(promises)" "$before"

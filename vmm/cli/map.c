@@ -40,6 +40,7 @@ static void ask_owners(Cli *cli, Owners *owners)
     g_autoptr(GVariant) host = NULL;
     g_autoptr(GVariant) promises = NULL;
     const char *housekeeping = "";
+    gboolean known = TRUE;
 
     if (!cli_call(cli, "Host", NULL, FALSE, &host, &error)) {
         g_prefix_error(&error, "who has which core is not known: ");
@@ -48,6 +49,11 @@ static void ask_owners(Cli *cli, Owners *owners)
     }
     g_variant_lookup(host, "housekeeping", "&s", &housekeeping);
     add_owner(owners, "(housekeeping)", housekeeping);
+    if (g_variant_lookup(host, "known", "b", &known) && !known) {
+        g_set_error_literal(&error, HVM_ERROR, HVM_ERROR_LIBVIRT,
+                            "who has which core is not known: libvirt has not told which guests there are");
+        cli_report(error);
+    }
     promises = g_variant_lookup_value(host, "promises", G_VARIANT_TYPE("aa{sv}"));
     for (gsize i = 0; promises && i < g_variant_n_children(promises); i++) {
         g_autoptr(GVariant) promise = g_variant_get_child_value(promises, i);

@@ -39,6 +39,7 @@ static const Column host_columns[] = {
     {"nodes", NULL, COLUMN_ROWS, node_columns},
     {"devices", NULL, COLUMN_ROWS, device_columns},
     {"promises", NULL, COLUMN_ROWS, promise_columns},
+    {"known", NULL, COLUMN_TEXT},
     {0},
 };
 
@@ -92,6 +93,7 @@ static void print_host(GVariant *host)
     g_autoptr(GVariant) devices = g_variant_lookup_value(host, "devices", G_VARIANT_TYPE("aa{sv}"));
     g_autoptr(GVariant) promises = g_variant_lookup_value(host, "promises", G_VARIANT_TYPE("aa{sv}"));
     g_autoptr(GVariant) pages = g_variant_ref_sink(all_pages(nodes));
+    gboolean known = TRUE;
     g_autofree char *model = table_cell(&host_columns[0], host);
     g_autofree char *packages = table_cell(&host_columns[1], host);
     g_autofree char *cores = table_cell(&host_columns[2], host);
@@ -100,6 +102,7 @@ static void print_host(GVariant *host)
     g_autofree char *isolated = table_cell(&host_columns[6], host);
     gboolean isolates = !g_str_equal(isolated, "-");
 
+    g_variant_lookup(host, "known", "b", &known);
     table_print_field("model", 12, "%s", model);
     table_print_field("processors", 12, "%s package%s, %s core%s, %s CPU%s", packages,
                       g_str_equal(packages, "1") ? "" : "s", cores, g_str_equal(cores, "1") ? "" : "s", pus,
@@ -125,7 +128,7 @@ static void print_host(GVariant *host)
     if (promises && g_variant_n_children(promises))
         table_print(promise_columns, promises, 0, NULL);
     else
-        puts("nothing is promised to guests");
+        puts(known ? "nothing is promised to guests" : "what is promised to guests is not known: libvirt has not told which there are");
 }
 
 int run_host(Cli *cli, GError **error)
