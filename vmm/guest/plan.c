@@ -7,6 +7,7 @@
 /* Stand for what only a real guest has; fixed, so that the same plan is the same text. */
 #define PLAN_UUID "00000000-0000-4000-8000-000000000000"
 #define PLAN_MAC "52:54:00:00:00:00"
+#define PLAN_QEMU_USER "libvirt-qemu:kvm" /* hvmd.conf's defaults; on another node it is no user, and never root */
 #define PLAN_STORE "/var/lib/hvm"
 
 void plan_free(Plan *plan)
@@ -83,6 +84,7 @@ char *plan_to_xml(const Plan *plan)
         .mac = mac,
         .kvm = plan->kvm,
         .direct_io = TRUE,
+        .qemu_user = PLAN_QEMU_USER,
         .no_arch_capabilities = plan->no_arch_capabilities,
         .amd = g_strcmp0(plan->host->cpu_vendor, "AuthenticAMD") == 0,
         .placement = plan->placement,

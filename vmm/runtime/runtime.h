@@ -34,6 +34,7 @@ typedef struct {
     char *boot_address;   /* nat_describe_address() of it while it starts, for INIT_AGENT; or NULL */
     uid_t qemu_uid;
     gid_t qemu_gid;
+    const char *qemu_user; /* "USER:GROUP" where a plan knows no numbers, else NULL. Static */
     gboolean ephemeral;   /* never defined; ends with the connection that started it */
     gboolean kvm;         /* the accelerator that was decided on */
     gboolean direct_io;   /* the store's file system takes O_DIRECT */

@@ -338,7 +338,10 @@ static void add_label(xmlNode *domain, const RuntimeGuest *guest)
     xmlNode *label = xml_set(xml_set(xml_add(domain, "seclabel"), "type", "static"), "model", "dac");
 
     xml_set(label, "relabel", "no");
-    xml_add_text(label, "label", "+%u:+%u", guest->qemu_uid, guest->qemu_gid);
+    if (guest->qemu_user)
+        xml_add_text(label, "label", "%s", guest->qemu_user);
+    else
+        xml_add_text(label, "label", "+%u:+%u", guest->qemu_uid, guest->qemu_gid);
 }
 
 char *domain_xml_build(const RuntimeGuest *guest)
