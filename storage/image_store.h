@@ -6,7 +6,7 @@
  *   images/TEMPLATE/REVISION/{root.raw,vmlinuz,initrd,image.conf}    one image; all root's, 0444
  *   images/TEMPLATE/REVISION/{initrd-agent,vmlinux}                  where it can boot to the agent alone: see Image
  *   images/.staging-XXXXXX/                                          a build on its way
- *   guests/UUID/{root.qcow2,console.log}                             what one guest owns
+ *   guests/UUID/{root.qcow2,console.log,console.log.N}               what one guest owns
  *   unfinished/UUID                                                  a mark: guests/UUID is being made or removed, or is a `run`'s
  *   lock                                                             flock'd by builds and removals, and by a create while it enters its guest
  *

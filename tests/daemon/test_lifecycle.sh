@@ -2,6 +2,7 @@
 # The main job with a real guest: create, start, exec, stop, start, destroy.
 # needs: image pages=320
 . "$HVM_TEST_SOURCE/tests/daemon/lib.sh"
+echo "max_size = 262144" >>/etc/libvirt/virtlogd.conf
 begin
 
 like "doctor says whether the node is fit" "$(hvm doctor)" "libvirt +ok"
@@ -30,6 +31,13 @@ first_id=$(hvm exec g1 -- cat /etc/machine-id)
 like "it has a machine id" "$first_id" '^[0-9a-f]{32}$'
 t "a file is written in it" hvm exec g1 -- sh -c 'echo kept >/root/file && sync'
 like "its console is in the log" "$(hvm logs g1)" "Linux version"
+
+# virtlogd begins the log anew where it has grown: what was before is still told.
+hvm exec g1 -- sh -c 'seq -f "line %.0f" 50000 >/dev/console'
+folder=$store/guests/$(uuid_of g1)
+t "a log that has grown is begun anew" wait_for 60 test -e "$folder/console.log.0"
+t "its end is told" wait_for 60 eval 'hvm logs g1 | grep -q "^line 50000"'
+is "with what came before and since" "$(hvm logs g1 | sha256sum)" "$(cat "$folder/console.log.0" "$folder/console.log" | sha256sum)"
 
 t "it stops" hvm stop g1
 is "it is off again" "$(state_of g1)" off

@@ -185,26 +185,40 @@ GPtrArray *guests_verify(Guests *guests, const Caller *caller, const char *name,
     return findings;
 }
 
-/* The last LOG_MAX bytes of the log; empty where there is none yet. */
-static char *read_tail(const Guest *guest, gsize *ret_length, GError **error)
+/* Puts the last bytes of a file, at most `room`, before `end`. How many; none where it is not there; -1 with errno. */
+static ssize_t read_before(const char *path, char *end, gsize room)
 {
-    int fd = open(guest->real->log_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     off_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
-    char *text = g_malloc0(LOG_MAX + 1);
+    gsize wanted = (gsize)MIN(MAX(size, 0), (off_t)room);
     ssize_t length = 0;
 
-    if (fd < 0 && errno != ENOENT) {
+    if (fd < 0)
+        return errno == ENOENT ? 0 : -1;
+    length = MAX(pread(fd, end - wanted, wanted, size - (off_t)wanted), 0);
+    close(fd);
+    if ((gsize)length < wanted) /* it was cut off meanwhile */
+        memmove(end - length, end - wanted, (gsize)length);
+    return length;
+}
+
+/* The last LOG_MAX bytes of the log; empty where there is none yet. A log that has grown to virtlogd's max_size is renamed to *.0 (and
+ * begun anew when the guest is started, the older ones removed). */
+static char *read_tail(const Guest *guest, gsize *ret_length, GError **error)
+{
+    g_autofree char *older = g_strconcat(guest->real->log_path, ".0", NULL);
+    g_autofree char *text = g_malloc(LOG_MAX);
+    ssize_t newest = read_before(guest->real->log_path, text + LOG_MAX, LOG_MAX);
+    ssize_t before = newest < 0 ? -1 : read_before(older, text + LOG_MAX - newest, LOG_MAX - (gsize)newest);
+
+    if (before < 0) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE, "guest '%s': cannot read its console log: %s",
                     guest->real->spec->name, g_strerror(errno));
-        g_free(text);
         return NULL;
     }
-    if (fd >= 0) {
-        length = MAX(pread(fd, text, LOG_MAX, MAX(size - LOG_MAX, 0)), 0);
-        close(fd);
-    }
-    *ret_length = (gsize)length;
-    return text;
+    *ret_length = (gsize)(newest + before);
+    memmove(text, text + LOG_MAX - *ret_length, *ret_length);
+    return g_steal_pointer(&text);
 }
 
 GBytes *guests_logs(Guests *guests, const Caller *caller, const char *name, unsigned lines, GError **error)
