@@ -38,6 +38,35 @@ t "./setup stop" ./setup stop
 is "takes all of it back" "$(machine)" "$before"
 t "./setup stop, again" ./setup stop
 
+# Ended right after it mounted: that is known all the same.
+mkdir "$work/fake"
+printf '#!/bin/sh\n%s "$@" && kill -9 $PPID\n' "$(command -v mount)" >"$work/fake/mount"
+chmod 755 "$work/fake/mount"
+{ PATH=$work/fake:$PATH ./setup start; } >/dev/null 2>&1
+is "./setup start, killed when it has mounted" "$? $(grep -c hugetlbfs /proc/mounts)" "137 1"
+t "./setup stop" ./setup stop
+is "takes back what was done" "$(grep -c hugetlbfs /proc/mounts)" 0
+rm "$work/fake/mount"
+
+# systemd, or what looks like it from here, has had hvmd for long: what start did not start, stop does not end.
+mkdir -p /run/systemd/system
+mount -t tmpfs tmpfs /lib/systemd/system && touch /lib/systemd/system/hvmd.socket || bail "no place for units"
+printf '#!/bin/sh\necho "$*" >>%s\n' "$work/systemctl" >"$work/fake/systemctl"
+chmod 755 "$work/fake/systemctl"
+libvirt_start
+PATH=$work/bin:$PATH hvmd_start
+PATH=$work/fake:$PATH ./setup start >/dev/null 2>&1
+is "./setup start beside systemd's hvmd" $? 0
+PATH=$work/fake:$PATH ./setup stop >/dev/null 2>&1
+is "./setup stop leaves it" "$(cat "$work/systemctl" 2>/dev/null)" ""
+t "and ends one that start started" env PATH="$work/fake:$PATH" sh -c "echo 'unit hvmd.socket hvmd.service' >/run/hvm/setup.state && ./setup stop"
+is "by its units" "$(cat "$work/systemctl")" "stop hvmd.socket hvmd.service"
+hvmd_stop
+libvirt_kill
+kill "$(cat /run/virtlogd.pid)" && wait_for 20 gone "$(cat /run/virtlogd.pid)"
+umount /lib/systemd/system
+rm -r /run/systemd "$conf"
+
 t "./setup demo" ./setup demo
 like "boots a guest and runs commands in it" "$out" 'PRETTY_NAME="Debian GNU/Linux 12'
 like "and ends with what to try next" "$out" "Three things to try next"
