@@ -22,7 +22,7 @@ machine() {
 }
 before=$(machine)
 
-refuses "an unknown verb" 1 "unknown verb 'frobnicate'" sh -c './setup frobnicate 2>&1 >/dev/null | tail -n1 >&2; exit 1'
+refuses "an unknown verb" 1 "unknown verb 'frobnicate'" bash -c 'set -o pipefail; ./setup frobnicate 2>&1 >/dev/null | tail -n1 >&2'
 t "./setup help" ./setup help
 t "./setup build" ./setup build
 t "build/hvm runs from the tree" build/hvm --version
