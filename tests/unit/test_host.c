@@ -724,6 +724,10 @@ static void test_bad_names(void)
     assert_bad_name("synthetic:numa:1(memory=22222222222222222GiB) pu:2", HVM_ERROR_INVALID);
     assert_bad_name("synthetic:group:2 MemCache2:1 core:2 pu:2", HVM_ERROR_INVALID);
     assert_bad_name("synthetic:pu:16385", HVM_ERROR_INVALID);
+    /* To hwloc a type goes on up to the ':', brackets or not: counts and types behind it are there. */
+    assert_bad_name("synthetic:package[8:1572 node(:23 core:1 pu:6", HVM_ERROR_INVALID);
+    assert_bad_name("synthetic:group(:2 MemCache2:1 core:2 pu:2", HVM_ERROR_INVALID);
+    assert_bad_name("synthetic:group:2 [MemCache2:1] core:2 pu:2", HVM_ERROR_INVALID);
     assert_bad_name("synthetic:pu:18446744073709551617", HVM_ERROR_INVALID);
     assert_bad_name(long_synthetic, HVM_ERROR_INVALID);
     g_assert_false(host_capture(host, unwritable, &error));

@@ -157,41 +157,42 @@ static Host *load_file(const char *path, GError **error)
     return text ? host_new_from_xml(text, length, path, error) : NULL;
 }
 
-/* Multiplies the counts of a synthetic description ("package:2 core:8 2") as hwloc will, what stands in parentheses and
- * brackets apart. FALSE where that is more than any machine has. */
-static gboolean check_synthetic_size(const char *text)
+/* hwloc aborts on a level of memory-side caches. It tells types by their first letters, in any case; no other has these. */
+static gboolean names_memory_cache(const char *type)
 {
-    guint64 pus = 1;
-    int inside = 0;
-
-    for (const char *at = text; *at; at++) {
-        inside += (*at == '(' || *at == '[') - (*at == ')' || *at == ']');
-        /* A digit of a type's name ("l3:2") is no count; one behind an octal count ("058") is hwloc's next. */
-        if (inside || !g_ascii_isdigit(*at) || (at > text && g_ascii_isalpha(at[-1])))
-            continue;
-
-        char *end;
-        guint64 count = g_ascii_strtoull(at, &end, 0);
-
-        if (count > HOST_PU_MAX || (pus *= MAX(count, 1)) > HOST_PU_MAX)
-            return FALSE;
-        at = end - 1;
-    }
-    return TRUE;
+    return g_ascii_strncasecmp(type, "mem", 3) == 0;
 }
 
-/* hwloc aborts on a level of memory-side caches. It tells types by their first letters, in any case; no other has
- * these. */
-static gboolean names_memory_cache(const char *text)
+/* Reads the levels of a synthetic description ("package:2 core:8 2") as hwloc will: a level is a type, of which all up to the
+ * next ':' is passed over, and a count; what stands in brackets between them ends with the first closing one. Refuses more
+ * processing units than any machine has, and what hwloc would abort on; what it refuses itself is left to it. */
+static gboolean check_levels(const char *where, const char *text, GError **error)
 {
-    int inside = 0;
+    guint64 pus = 1;
 
-    for (const char *at = text; *at; at++) {
-        inside += (*at == '(') - (*at == ')');
-        if (!inside && g_ascii_strncasecmp(at, "mem", 3) == 0)
-            return TRUE;
+    for (const char *at = text; at && *at;) {
+        if (g_ascii_isspace(*at)) {
+            at++;
+        } else if (names_memory_cache(at + (*at == '['))) {
+            host_refuse(error, where, "hwloc has no memory-side caches in synthetic hosts");
+            return FALSE;
+        } else if (*at == '(' || *at == '[') {
+            at = strchr(at, *at == '(' ? ')' : ']');
+            at = at ? at + 1 : NULL;
+        } else if (!g_ascii_isdigit(*at) && *at != ':') {
+            at = strchr(at, ':');
+        } else {
+            char *end;
+            guint64 count = g_ascii_strtoull(at + (*at == ':'), &end, 0);
+
+            if (count > HOST_PU_MAX || (pus *= MAX(count, 1)) > HOST_PU_MAX) {
+                host_refuse(error, where, "wanted at most %d processing units", HOST_PU_MAX);
+                return FALSE;
+            }
+            at = MAX(at + 1, end);
+        }
     }
-    return FALSE;
+    return TRUE;
 }
 
 static Host *load_synthetic(const char *where, GError **error)
@@ -204,14 +205,8 @@ static Host *load_synthetic(const char *where, GError **error)
                     strlen(text), SYNTHETIC_MAX);
         return NULL;
     }
-    if (!check_synthetic_size(text)) {
-        host_refuse(error, where, "wanted at most %d processing units", HOST_PU_MAX);
+    if (!check_levels(where, text, error))
         return NULL;
-    }
-    if (names_memory_cache(text)) {
-        host_refuse(error, where, "hwloc has no memory-side caches in synthetic hosts");
-        return NULL;
-    }
     if (!(topology = host_topology_new(error)))
         return NULL;
     if (hwloc_topology_set_synthetic(topology, text) < 0 || hwloc_topology_load(topology) < 0) {
