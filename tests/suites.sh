@@ -7,7 +7,7 @@
 #   layers  each library links against those above it alone       build-test
 #   nodes   NAT and reconnection on a libvirtd of their own       build-test
 #   docs    --help against the manual pages, the README           build-test
-#   fuzz    each fuzzer for a short while                         build-fuzz
+#   fuzz    each fuzzer for a short while, under both sanitizers  build-fuzz
 #   e2e     hvmd against real libvirt, QEMU and guests            build-test
 #
 # Results are TAP, or Meson's log of TAP; tests/tap_total.py adds them up.
@@ -126,7 +126,7 @@ run_suites() {
         ! wants "$suite" || meson_suite build-test "$suite"
     done
     if wants fuzz; then
-        CC=clang build_in build-fuzz -Dfuzz=true -Db_lundef=false
+        CC=clang build_in build-fuzz -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false
         run_fuzz
     fi
     ! wants e2e || run_e2e $e2e

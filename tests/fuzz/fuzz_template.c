@@ -2,7 +2,7 @@
  * fuzz_template.c: template files from anyone.
  *
  * Whatever the bytes: settings or one error of our domain in printable text; and settings read back the same, value by
- * value. Seeds: guest-templates/debian12.conf, debian11.conf.
+ * value.
  */
 #include "hvm_error.h"
 #include "settings.h"
