@@ -1,6 +1,6 @@
 #!/bin/bash
 # Every method of io.hvm1, called by those who may not: through hvm, and by raw D-Bus calls.
-# needs: image
+# needs: image pages=320
 . "$HVM_TEST_SOURCE/tests/daemon/lib.sh"
 begin
 contract=$(find "$source/vmm" -name io.hvm1.xml)
@@ -81,12 +81,21 @@ t "alice destroys it" as alice hvm destroy hers
 
 # Limits of one user.
 hvmd_stop
-write_conf "[limits]" "guests=1" "cpus=1" "memory=600M"
+write_conf "[limits]" "guests=1" "cpus=1" "memory=600M" "pages=256M"
 hvmd_start
 t "alice's first guest is within her limits" as alice hvm create one --template debian12 --cpus 1 --memory 512M
-refuses "her second is not" 5 "limit" as alice hvm create two --template debian12 --cpus 1 --memory 512M
+refuses "her second is not" 5 "limit of guests .*wanted 2 .*allowed 1" as alice hvm create two --template debian12 --cpus 1 --memory 512M
 t "the limit is each user's own" as bob hvm create his --template debian12 --cpus 2 --memory 512M
-refuses "more vCPUs than bob may run" 5 "limit" as bob hvm start his --no-wait
+refuses "more vCPUs than bob may run" 5 "limit of vCPUs .*wanted 2 .*allowed 1" as bob hvm start his --no-wait
+# his WITH: bob's one guest, made anew.
+his() { hvm destroy his >/dev/null && as bob hvm create his --template debian12 --cpus 1 "$@" >/dev/null; }
+his --memory 700M
+refuses "more memory than bob may have" 5 "limit of memory .*wanted 700M .*allowed 600M" as bob hvm start his --no-wait
+his --memory 512M --pages 2M
+refuses "more huge pages than bob may have" 5 "limit of huge pages .*wanted 512M .*allowed 256M" as bob hvm start his --no-wait
+is "a refused start takes nothing" "$(hvm host --json | json 'x["promises"]')" ""
+his --memory 256M --pages 2M
+t "just as many as he may have" as bob hvm start his --no-wait
 t "root has no limits" hvm create more --template debian12
 hvm destroy one his more >/dev/null
 no_leaks "nothing is left"
