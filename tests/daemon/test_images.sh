@@ -20,6 +20,11 @@ is "with extended L2 entries and clusters of 128 KiB" \
 t "a guest starts" hvm start g
 hvm exec g -- sh -c 'dd if=/dev/urandom of=/root/junk bs=1M count=20 && sync' >/dev/null 2>&1
 is "while it runs nothing of the base changes" "$(state)" "$before"
+# What a guest deletes is given back: its root is mounted with discard, and the disk passes it on.
+occupied() { echo $(($(stat -c '%b * %B' "$overlay") >> 20)); }
+full=$(occupied)
+hvm exec g -- sh -c 'rm /root/junk && sync' >/dev/null 2>&1
+t "what the guest deletes leaves the overlay ($full MiB)" wait_for 30 eval '[ $(occupied) -le $((full - 15)) ]' || diag <<<"$(occupied) MiB"
 refuses "the image cannot be removed under it" 6 "guest 'g'" hvm template remove debian12
 refuses "nor its revision" 6 "guest 'g'" hvm template remove debian12 "$(basename "$image")"
 is "QEMU has the base open for reading only" \

@@ -1,4 +1,5 @@
-/* Metadata: what is written is read back; what is damaged, newer or hostile is refused. */
+/* Metadata: what is written is read back; what is damaged, newer or hostile is refused. The XML of the disk, which no plan shows:
+ * where the store refuses O_DIRECT. */
 #include "domain_xml.h"
 #include "hvm_error.h"
 #include "metadata.h"
@@ -116,11 +117,39 @@ static void test_entities(void)
     g_assert_null(strstr(error->message, "root:"));
 }
 
+/* How the disk is read and written: by where it lies, and whether it will be read again. */
+static void test_disk_cache(void)
+{
+    static const struct {
+        gboolean direct_io, ephemeral;
+        const char *cache, *io;
+    } rows[] = {{TRUE, FALSE, "none", "io_uring"},
+                {FALSE, FALSE, "writeback", "threads"},
+                {TRUE, TRUE, "unsafe", "threads"},
+                {FALSE, TRUE, "unsafe", "threads"}};
+    g_autoptr(RuntimeGuest) guest = make_guest();
+
+    guest->image_path = g_strdup("/var/lib/hvm/images/debian12/20261123T000000Z/root.raw");
+    guest->disk_path = g_strdup("/var/lib/hvm/guests/" UUID "/root.qcow2");
+    for (gsize i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autofree char *wanted = g_strdup_printf("<driver name=\"qemu\" type=\"qcow2\" cache=\"%s\" io=\"%s\" discard=\"unmap\"",
+                                                  rows[i].cache, rows[i].io);
+        g_autofree char *text = NULL;
+
+        guest->direct_io = rows[i].direct_io;
+        guest->ephemeral = rows[i].ephemeral;
+        text = domain_xml_build(guest);
+        if (!strstr(text, wanted))
+            g_error("row %zu: wanted %s in: %s", i, wanted, text);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/runtime/metadata/round-trip", test_round_trip);
     g_test_add_func("/runtime/metadata/refused", test_refused);
     g_test_add_func("/runtime/metadata/entities", test_entities);
+    g_test_add_func("/runtime/disk-cache", test_disk_cache);
     return g_test_run();
 }
