@@ -386,10 +386,10 @@ gboolean listener_start(Daemon *daemon, GError **error)
     if (!socket && !(socket = make_socket(daemon, error)))
         return FALSE;
     daemon->guid = g_dbus_generate_guid();
-    daemon->service = g_socket_service_new();
+    /* Not active before listener_serve(): one that is stopped again drops the client that waits, for whom systemd started hvmd. */
+    daemon->service = g_object_new(G_TYPE_SOCKET_SERVICE, "active", FALSE, NULL);
     if (!g_socket_listener_add_socket(G_SOCKET_LISTENER(daemon->service), socket, NULL, error))
         return FALSE;
-    g_socket_service_stop(daemon->service); /* it is made active */
     g_signal_connect(daemon->service, "incoming", G_CALLBACK(on_incoming), daemon);
     return TRUE;
 }
