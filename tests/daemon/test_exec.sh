@@ -101,6 +101,16 @@ is "tar into the guest and back" "$(tar -C "$work/tree" -c . | hvm exec g -- sh 
 as alice hvm create ga --template debian12 --cpus 1 --memory 512M --start >/dev/null || bail "alice's guest does not start"
 is "a user is themselves in the guest, with their groups" "$(cd / && as alice hvm exec ga -- id)" "uid=61001(alice) gid=61001(alice) groups=61001(alice),60999"
 is "and has a home" "$(cd / && as alice hvm exec ga -- sh -c 'cd && pwd && touch file && echo ok')" $'/home/alice\nok'
+
+# A guest that floods stalls no other.
+hvm exec g -- cat /dev/zero >/dev/null 2>&1 &
+client=$!
+flooded() { [ "$(awk '/^wchar/ { print $2 }' /proc/$client/io)" -gt $((1 << 24)) ]; }
+t "one guest floods" wait_for 60 flooded
+is "the other is served meanwhile" "$(timeout 60 hvm exec ga -- echo served)" served
+t "the flood flows on" kill -0 $client
+kill -9 $client
+wait $client 2>/dev/null
 hvm destroy ga >/dev/null
 hvm destroy g >/dev/null
 no_leaks "nothing is left"
