@@ -118,6 +118,7 @@ END
 }
 
 status=0
+began=$SECONDS
 if [ -n "$systemd" ]; then in_systemd "$command" || status=$?; else in_namespaces "$command" || status=$?; fi
-echo "fresh-root: '$command' ended with status $status"
+echo "fresh-root: '$command' ended with status $status after $((SECONDS - began)) s"
 exit $status

@@ -1,5 +1,6 @@
 #!/bin/bash
-# ./setup itself, as on a machine without systemd: start says and undoes what it changes, and the demo runs, twice.
+# ./setup itself, as on a machine without systemd: start says and undoes what it changes, the demo runs, twice, and what install
+# installs works: the units too, as far as that can be seen without systemd.
 # needs: image
 . "$HVM_TEST_SOURCE/tests/daemon/lib.sh"
 cd "$source" || bail "no $source"
@@ -88,4 +89,36 @@ is "as it was" "$(build/hvm list --json | json '[(g["name"], g["state"]) for g i
 build/hvm destroy g >/dev/null
 t "./setup stop" ./setup stop
 is "takes all of it back" "$(machine)" "$before"
+
+# Installed into an overlay on /usr, which goes with the sandbox.
+mkdir "$work/usr" && mount -t tmpfs tmpfs "$work/usr" && mkdir "$work/usr/upper" "$work/usr/work" &&
+    mount -t overlay -o "lowerdir=/usr,upperdir=$work/usr/upper,workdir=$work/usr/work" overlay /usr || bail "no overlay on /usr"
+t "./setup install" ./setup install
+like "says where, and how it is undone" "$out" "installed below /usr \(undo: ninja -C build uninstall\)"
+if command -v systemd-analyze >/dev/null; then
+    is "its units are sound" "$(systemd-analyze verify /lib/systemd/system/hvmd.socket /lib/systemd/system/hvmd.service 2>&1)" ""
+else
+    skip "its units are sound" "systemd-analyze (package systemd) is not installed"
+fi
+is "its manual pages are there" "$(cd /usr/share/man && echo man?/hvm*)" "man1/hvm.1 man5/hvm-templates.5 man8/hvmd.8"
+# Socket activation, as systemd does it (sd_listen_fds(3)): the socket listens, a client comes, hvmd is started with it.
+rm -f /run/hvm/hvmd.sock
+python3 -c '
+import os, socket
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("/run/hvm/hvmd.sock")
+listener.listen()
+os.dup2(listener.fileno(), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv("/usr/sbin/hvmd", ["hvmd"])' 2>"$log" &
+activated=$!
+wait_for 10 test -S /run/hvm/hvmd.sock
+is "an hvmd that gets its socket from systemd serves, and finds the templates that were installed" \
+    "$(timeout 60 /usr/bin/hvm template list --json | json '[x["templates"][i]["name"] for i in range(2)]' | paste -sd' ')" "debian11 debian12"
+kill $activated
+wait $activated
+is "it ends when it is told to" $? 0
+t "and leaves the socket, which is not its own" test -S /run/hvm/hvmd.sock
+t "the installation is undone" ninja -C build uninstall
+is "nothing of it is left" "$(find "$work/usr/upper" -type f ! -path '*/__pycache__/*')" ""
 done_testing
