@@ -76,12 +76,13 @@ char *image_store_stage(ImageStore *store, int *ret_lock_fd, GError **error);
 void image_store_discard(ImageStore *store, const char *staging);
 
 /* Writes image.conf (digest, sizes, time, `settings`), makes the files root's and 0444, fsyncs and renames the folder
- * into place. */
+ * into place: until then there is no image, from then on there is a whole one. */
 Image *image_store_publish(ImageStore *store, const char *staging, const char *template_name, const Settings *settings,
                            GError **error);
 
-/* Clears dead staging folders, and of unfinished guests those for which `known` says FALSE; the others are finished from here on. A guest
- * without a mark is never cleared: that nobody knows it may be libvirt's or the configuration's fault. Called once at daemon start. */
+/* Clears dead staging folders, templates' folders without an image, and of unfinished guests those for which `known` says FALSE; the
+ * others are finished from here on. A guest without a mark is never cleared: that nobody knows it may be libvirt's or the
+ * configuration's fault. Called once at daemon start. */
 gboolean image_store_recover(ImageStore *store, gboolean (*known)(const char *uuid, gpointer data), gpointer data,
                              GError **error);
 

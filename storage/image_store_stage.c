@@ -4,6 +4,7 @@
 
 #include "hvm_error.h"
 #include "image_keys.h"
+#include "step.h"
 #include "tree.h"
 #include "units.h"
 
@@ -141,8 +142,9 @@ static gboolean publish_locked(ImageStore *store, const char *staging, Image *im
         image_store_fail(store, errno, error, "set the mode of %s", staging);
         goto failed;
     }
-    if (!image_store_sync(store, staging, error))
+    if (!image_store_sync(store, staging, error) || !step_reached("build.publish", error))
         goto failed;
+    /* From here on the image is there, and whole. */
     if (rename(staging, image->folder) < 0) {
         image_store_fail(store, errno, error, "move %s to %s", staging, image->folder);
         goto failed;
@@ -194,16 +196,22 @@ Image *image_store_publish(ImageStore *store, const char *staging, const char *t
     return good ? image_store_find(store, template_name, image->revision, error) : NULL;
 }
 
-/* Removes staging folders whose lock nobody holds. Goes on past one that fails; the first error counts. */
+/* Removes staging folders whose lock nobody holds, and a template's folder that a publishing cut short left empty. Goes on
+ * past one that fails; the first error counts. */
 static gboolean recover_staging(ImageStore *store, GError **error)
 {
     g_autoptr(GDir) folder = g_dir_open(store->images_path, 0, NULL);
     gboolean good = TRUE;
 
     for (const char *name; folder && (name = g_dir_read_name(folder));) {
-        if (!g_str_has_prefix(name, STAGING_PREFIX))
-            continue;
         g_autofree char *path = g_build_filename(store->images_path, name, NULL);
+
+        if (!g_str_has_prefix(name, STAGING_PREFIX)) {
+            if (name_check(name, "template name", NULL))
+                rmdir(path); /* only where it is empty */
+            continue;
+        }
+
         int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
         if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0)

@@ -4,26 +4,29 @@
 . "$HVM_TEST_SOURCE/tests/daemon/lib.sh"
 libvirt_start
 hvmd_start
-left() { find "$store/images" -mindepth 1 ! -name '.build-*.lock' ! -name debian12 2>/dev/null; ls "$store/guests" 2>/dev/null; }
+left() { find "$store/images" -mindepth 1 ! -name '.build-*.lock' 2>/dev/null; ls "$store/guests" 2>/dev/null; }
 nothing_left() { [ -z "$(left)" ]; }
 builders() { cat /proc/[0-9]*/comm | grep -cE '^(mmdebstrap|mke2fs|apt-get|dpkg)$'; }
 no_builders() { [ "$(builders)" = 0 ]; }
 
 # Small and quick: what is tested here is the building, not the guest.
 steps() { grep -rhoE 'step_reached\("build\.[a-z-]+"' "$source"/guest-templates "$source"/storage | cut -d'"' -f2 | sort -u; }
-like "a build has steps" "$(steps | paste -sd' ')" "build\.staging"
+like "a build has steps" "$(steps | paste -sd' ')" "build\.image build\.publish build\.root build\.staging"
 
-for step in build.staging; do
-    for action in fail kill; do
-        fault_set $step $action
-        out=$(hvm template build debian12 2>&1)
-        is "$step $action: the build fails" "$([ $? != 0 ] && echo failed)" failed
-        fault_clear
-        hvmd_running || hvmd_start
-        wait_for 20 nothing_left
-        is "$step $action: nothing is left" "$(left)" ""
-    done
-done
+# step_cut STEP ACTION: that build leaves nothing. build.image, at the end of all the work, takes a whole build;
+# build.publish, behind it, is cut short by the unit tests of the store.
+step_cut() {
+    fault_set $1 $2
+    out=$(hvm template build debian12 2>&1)
+    is "$1 $2: the build fails" "$([ $? != 0 ] && echo failed)" failed
+    fault_clear
+    hvmd_running || hvmd_start
+    wait_for 20 nothing_left
+    is "$1 $2: nothing is left" "$(left)" ""
+}
+step_cut build.staging fail
+step_cut build.staging kill
+step_cut build.image kill
 
 # Interrupted in the middle of mmdebstrap.
 for signal in INT TERM; do
@@ -52,7 +55,7 @@ hvmd_stop
 sed -i "s|^path=.*|path=$work/small|" $conf
 hvmd_start
 refuses "a disk that fills up in the middle" 11 "is full" hvm template build debian12
-is "nothing is left on it" "$(find "$work/small" -mindepth 2 ! -name debian12 ! -name '.build-*.lock')" ""
+is "nothing is left on it" "$(find "$work/small" -mindepth 2 ! -name '.build-*.lock')" ""
 hvmd_stop
 write_conf
 hvmd_start

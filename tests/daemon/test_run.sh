@@ -122,6 +122,24 @@ is "the next one waits for those which are about to go" "$(run debian12 -- echo 
 is "on both cores too" "$(hvm run --cpus 2 --memory 512M --pages 4K debian12 -- nproc)" 2
 is "one after another" "$(for i in 1 2 3; do hvm run --cpus 2 --memory 512M --pages 4K debian12 -- echo $i; done | paste -sd' ')" "1 2 3"
 
+# --- its own steps, failed and killed (those that it shares with start: test_faults.sh) --------------------------------
+
+steps() { grep -hoE 'step_reached\("run\.[a-z-]+"' "$source"/vmm/guest/*.c | cut -d'"' -f2 | sort -u; }
+is "run has steps of its own" "$(steps | paste -sd' ')" "run.disk run.domain"
+for step in $(steps); do
+    fault_set "$step" fail
+    refuses "$step fails: the command says so" 125 "$step" run debian12 -- true
+    fault_clear
+    no_leaks "$step fails: nothing is left"
+    fault_set "$step" kill
+    refuses "$step: hvmd is killed, and the command says that it is gone" 125 "hvmd" run debian12 -- true
+    fault_clear
+    t "$step: hvmd is dead" gone "$hvmd_pid"
+    t "$step: libvirt ends what there was of the guest" wait_for 60 no_domain
+    hvmd_start
+    no_leaks "$step: the next hvmd clears the rest"
+done
+
 # --- boots that fail --------------------------------------------------------------------------------------------------
 
 printf '[template]\ninherits=debian12\n[boot]\nkernel-arguments=root=/dev/vdz\n' >"$work/templates/lost.conf"

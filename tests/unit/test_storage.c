@@ -457,6 +457,42 @@ static void make_guest_folder(Fixture *fixture, const char *uuid)
     put(path, "console.log", "text", 0);
 }
 
+/* Cut short just before it is moved into place: by an error, or by the death of the process. */
+static void test_publish_cut_short(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+#ifdef HVM_FAULT_INJECTION
+    g_autofree char *fault = path_of(fixture, "fault");
+    g_autoptr(GError) error = NULL;
+    int status = 0;
+    pid_t pid;
+
+    if (skip_without_root())
+        return;
+    g_setenv("HVM_FAULT_FILE", fault, TRUE);
+    put(fixture->folder, "fault", "build.publish fail", 0);
+    g_assert_null(publish(fixture, "debian12", &error));
+    assert_error(error, HVM_ERROR_INTERNAL, "build.publish");
+    g_assert_cmpuint(count_entries(fixture, "store/images"), ==, 0);
+    put(fixture->folder, "fault", "build.publish kill", 0);
+    pid = fork();
+    if (pid == 0) {
+        publish(fixture, "debian12", NULL);
+        _exit(0);
+    }
+    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
+    g_assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    g_unsetenv("HVM_FAULT_FILE");
+    g_assert_cmpuint(count_entries(fixture, "store/images"), ==, 2); /* the staging folder, and debian12 with nothing in it */
+    g_clear_error(&error);
+    g_assert_true(image_store_recover(fixture->store, known_a, NULL, &error));
+    g_assert_no_error(error);
+    g_assert_cmpuint(count_entries(fixture, "store/images"), ==, 0);
+#else
+    (void)fixture;
+    g_test_skip("built without fault injection");
+#endif
+}
+
 /* A staging folder whose holder was killed goes, and an unfinished guest; a live one, other guests and what is not ours stay. */
 static void test_recover(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
@@ -818,6 +854,7 @@ int main(int argc, char **argv)
     ADD("remove", test_remove);
     ADD("hold", test_hold);
     ADD("publish-refused", test_publish_refused);
+    ADD("publish-cut-short", test_publish_cut_short);
     ADD("recover", test_recover);
     ADD("recover-killed", test_recover_killed);
     ADD("recover-mount", test_recover_mount);
