@@ -458,6 +458,45 @@ static void test_agent_gone(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
     g_assert_error(error, HVM_ERROR, HVM_ERROR_AGENT);
 }
 
+static gpointer connect_thread(gpointer data)
+{
+    return fixture_connect(data);
+}
+
+/* In a guest the port stays when the agent dies: only the next agent tells. */
+static void test_agent_restarted(void)
+{
+    Fixture fixture = {0};
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    g_autofree char *program = agent_program();
+    g_autofree char *number = NULL;
+    char *arguments[] = {program, (char *)"--fd", NULL, NULL};
+    g_autoptr(Run) run = NULL;
+    GThread *thread;
+    int listener, port;
+
+    fixture_folder(&fixture);
+    g_strlcpy(address.sun_path, fixture.path, sizeof(address.sun_path));
+    listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    g_assert_cmpint(bind(listener, (struct sockaddr *)&address, sizeof(address)), ==, 0);
+    g_assert_cmpint(listen(listener, 1), ==, 0);
+    thread = g_thread_new("connect", connect_thread, &fixture);
+    port = accept(listener, NULL, NULL);
+    close(listener);
+    arguments[2] = number = g_strdup_printf("%d", port);
+    fixture.agent = agent_spawn(arguments, NULL, NULL);
+    fixture.channel = g_thread_join(thread);
+    run = run_start(fixture.channel, "sh", "-c", "echo ready; read line"); /* ends with its input, so with the agent */
+    read_until(run->streams.stdout_fd, run->output, "ready\n");
+    kill(fixture.agent, SIGKILL);
+    g_assert_cmpint(waitpid(fixture.agent, NULL, 0), ==, fixture.agent);
+    fixture.agent = agent_spawn(arguments, NULL, NULL);
+    assert_end(run, CHANNEL_LOST, 0);
+    g_assert_cmpstr(run->ended.reason, ==, "the agent lost step: it has just started");
+    close(port);
+    fixture_tear_down(&fixture, NULL);
+}
+
 static void test_power_off(void)
 {
     Fixture fixture = {0};
@@ -625,6 +664,7 @@ int main(int argc, char **argv)
     ADD("end", test_end);
     ADD("channel-gone", test_channel_gone);
     ADD("agent-gone", test_agent_gone);
+    g_test_add_func("/agent/restarted", test_agent_restarted);
     g_test_add_func("/agent/power-off", test_power_off);
     g_test_add_func("/agent/users", test_users);
     return g_test_run();

@@ -385,6 +385,7 @@ int main(int argc, char **argv)
     if (!parse_options(&agent, argc, argv))
         return usage();
     session_init(&agent.session);
+    agent.more = true; /* that it has started */
     install_signals(&agent);
     system_oom_protect();
     if (agent.listen_path)

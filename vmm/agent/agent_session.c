@@ -11,6 +11,7 @@ void session_init(Session *session)
 {
     memset(session, 0, sizeof(*session));
     protocol_parser_init(&session->parser, PROTOCOL_HELLO, PROTOCOL_ZEROS);
+    session->error = "it has just started";
 }
 
 static void command_free(Session *session, Command *command)
@@ -363,7 +364,7 @@ static bool emit_session(Session *session)
 
 bool session_emit(Session *session)
 {
-    if (session->id == 0)
+    if (session->id == 0 && !session->error)
         return true;
     if (!emit_session(session))
         return false;

@@ -146,11 +146,11 @@ static void take_frame(Channel *channel, const ProtocolFrame *frame)
 
     if (frame->type == PROTOCOL_HELLO_ACK) {
         take_hello_ack(channel, frame);
+    } else if (frame->type == PROTOCOL_ERROR) {
+        take_error(channel, frame);
     } else if (frame->session != channel->session) {
         /* The agent has one writer: none can follow its answer to HELLO. */
         breach(channel, frame, "another session's frame");
-    } else if (frame->type == PROTOCOL_ERROR) {
-        take_error(channel, frame);
     } else if (frame->type == PROTOCOL_POWER_OFF_ACK) {
         if (!channel->power_off_asked || frame->length != 0)
             breach(channel, frame, "an answer to a power-off that was not asked for");

@@ -22,6 +22,8 @@
  *   payload is shorter, and a header begins with bytes that are not zero), so bytes which a client sends to a command's
  *   standard input can never be taken for a HELLO, wherever in the stream the agent begins to read. The padding is
  *   twice that, since its first part may complete a frame that an earlier client left half-sent.
+ * - An agent that starts says so (ERROR, in session 0) to whoever is connected: the port does not tell hvmd that the agent
+ *   before it died, and with it the commands.
  * - hvmd begins out of step and discards until HELLO_ACK with its own session id, which no old frame carries. Both
  *   HELLO frames have the same fixed size in all versions, so that a scan waits for no more than that.
  *
@@ -75,7 +77,7 @@ typedef enum {
     PROTOCOL_EXIT,          /* agent: kind(4) value(4), and for PROTOCOL_EXIT_FAILED text */
     PROTOCOL_POWER_OFF,     /* hvmd: stream 0, empty */
     PROTOCOL_POWER_OFF_ACK, /* agent: stream 0, empty */
-    PROTOCOL_ERROR,         /* agent: stream 0, text: it is out of step and waits for HELLO */
+    PROTOCOL_ERROR,         /* agent: stream 0, text: it is out of step and waits for HELLO; of session 0 where it has just started */
 } ProtocolType;
 
 #define PROTOCOL_HELLO_LENGTH 8u
