@@ -143,6 +143,8 @@ refuses "an agent that does not answer in time, with the console's last line" 13
     create mute --template mute --start
 is "the guest is there and runs, for whoever wants to look" "$(state_of mute)" running
 refuses "exec in it, in time" 125 "mute" timeout 200 hvm exec mute -- true
+t "it is stopped, for it must" timeout 60 hvm stop mute --timeout 6
+is "hard, after it was asked" "$out" "guest 'mute' is stopped hard: what it had not written to its disk is lost"
 hvm destroy mute >/dev/null
 
 # A full disk.

@@ -40,6 +40,7 @@ t "its end is told" wait_for 60 eval 'hvm logs g1 | grep -q "^line 50000"'
 is "with what came before and since" "$(hvm logs g1 | sha256sum)" "$(cat "$folder/console.log.0" "$folder/console.log" | sha256sum)"
 
 t "it stops" hvm stop g1
+is "asked by its agent" "$out" "guest 'g1' is stopped"
 is "it is off again" "$(state_of g1)" off
 is "no address is shown while it is off" "$(field g1 address)" ""
 no_leaks "nothing of it runs" off
@@ -56,6 +57,8 @@ is "they are on different CPUs" "$([ "$(field g1 placed)" != "$(field g2 placed)
 t "a running guest is destroyed" hvm destroy g1
 refuses "it is gone" 3 "g1" hvm show g1
 is "the other runs on" "$(hvm exec g2 -- echo here)" here
+refuses "a command whose agent is killed is told" 125 "it has just started" hvm exec g2 -- systemctl kill --signal=KILL hvm-agent
+is "the agent that is started anew serves" "$(hvm exec g2 -- echo here)" here
 t "a guest is ended hard" hvm stop --hard g2
 t "and destroyed" hvm destroy g2
 no_leaks "nothing is left"

@@ -34,14 +34,17 @@ static gboolean take_down(Guests *guests, Guest *guest, unsigned timeout_s, cons
     if (timeout_s && guest->state == GUEST_RUNNING) {
         guest_set_state(guests, guest, GUEST_STOPPING);
         progress("asking its agent", data);
-        if (ask_agent(guests, guest) && guest_wait_off(guests, guest, deadline_of(begin_us, timeout_s, 0.5))) {
+
+        gboolean asked = ask_agent(guests, guest);
+
+        if (asked && guest_wait_off(guests, guest, deadline_of(begin_us, timeout_s, 0.5))) {
             *ret_how = "agent";
             return TRUE;
         }
         progress("asking by ACPI", data);
         if (guests->runtime->shut_down(guests->runtime, guest->real, NULL) &&
             guest_wait_off(guests, guest, deadline_of(begin_us, timeout_s, 1))) {
-            *ret_how = "acpi";
+            *ret_how = asked ? "agent" : "acpi"; /* it was on its way already */
             return TRUE;
         }
     }
