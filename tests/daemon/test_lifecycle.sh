@@ -59,6 +59,11 @@ refuses "it is gone" 3 "g1" hvm show g1
 is "the other runs on" "$(hvm exec g2 -- echo here)" here
 refuses "a command whose agent is killed is told" 125 "it has just started" hvm exec g2 -- systemctl kill --signal=KILL hvm-agent
 is "the agent that is started anew serves" "$(hvm exec g2 -- echo here)" here
+hvm exec g2 -- sh -c "(sleep 1; systemctl mask --runtime --now hvm-agent) >/dev/null 2>&1 </dev/null &"
+t "a guest loses its agent" wait_for 60 eval '! timeout -s KILL 5 hvm exec g2 -- true'
+t "a guest whose agent is gone stops" hvm stop g2
+is "by its power button" "$out" "guest 'g2' is stopped: its agent did not answer, its power button did"
+start_nowait g2
 t "a guest is ended hard" hvm stop --hard g2
 t "and destroyed" hvm destroy g2
 no_leaks "nothing is left"
