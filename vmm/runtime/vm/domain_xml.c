@@ -6,8 +6,8 @@
 
 #include <string.h>
 
-/* More vCPUs than xAPIC ids (8 bit) can name need x2APIC with interrupt remapping (QEMU docs, "intel-iommu,eim=on"). */
-enum { XAPIC_VCPUS_MAX = 255, PREALLOCATION_THREADS_MAX = 16 };
+/* The highest xAPIC id: 255 is broadcast. */
+enum { XAPIC_ID_MAX = 254, PREALLOCATION_THREADS_MAX = 16 };
 
 static const PlacementCell *cell_at(const Placement *placement, guint i)
 {
@@ -17,6 +17,29 @@ static const PlacementCell *cell_at(const Placement *placement, guint i)
 static const PlacementVcpu *vcpu_at(const Placement *placement, guint i)
 {
     return &g_array_index(placement->vcpus, PlacementVcpu, i);
+}
+
+/* A level of the topology takes whole bits of an APIC id, so that ids have gaps (Intel SDM volume 3, "Hierarchical mapping of shared
+ * resources"; QEMU's include/hw/i386/topology.h). */
+static unsigned apic_id_bits(unsigned count)
+{
+    return count > 1 ? g_bit_storage(count - 1) : 0;
+}
+
+/* A vCPU whose id is above xAPIC's needs x2APIC, and interrupts reach it only through remapping (QEMU's "intel-iommu,eim=on", which wants
+ * the interrupt controller split): Linux leaves it out otherwise. TCG's QEMU has no x2APIC before 9.0. */
+static gboolean needs_x2apic(const RuntimeGuest *guest)
+{
+    const Placement *placement = guest->placement;
+    unsigned core_at, die_at, socket_at;
+
+    if (!placement)
+        return guest->spec->cpus > XAPIC_ID_MAX + 1;
+    core_at = apic_id_bits(placement->threads);
+    die_at = core_at + apic_id_bits(placement->cores);
+    socket_at = die_at + apic_id_bits(placement->dies);
+    return ((placement->sockets - 1) << socket_at | (placement->dies - 1) << die_at | (placement->cores - 1) << core_at |
+            (placement->threads - 1)) > XAPIC_ID_MAX;
 }
 
 static void add_memory(xmlNode *domain, const RuntimeGuest *guest)
@@ -145,7 +168,7 @@ static void add_features(xmlNode *domain, const RuntimeGuest *guest)
         /* perf in the guest, as on the node. */
         xml_set(xml_add(features, "pmu"), "state", "on");
     }
-    if (guest->spec->cpus > XAPIC_VCPUS_MAX)
+    if (needs_x2apic(guest))
         xml_set(xml_add(features, "ioapic"), "driver", "qemu");
 }
 
@@ -325,7 +348,7 @@ static void add_devices(xmlNode *domain, const RuntimeGuest *guest)
     add_address(rng, guest, SLOT_RNG);
     /* A kernel panic becomes an event, and the guest shows as crashed. */
     xml_set(xml_add(devices, "panic"), "model", "isa");
-    if (guest->spec->cpus > XAPIC_VCPUS_MAX) {
+    if (needs_x2apic(guest)) {
         xmlNode *iommu = xml_set(xml_add(devices, "iommu"), "model", "intel");
 
         xml_set(xml_set(xml_add(iommu, "driver"), "intremap", "on"), "eim", "on");
