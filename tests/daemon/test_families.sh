@@ -69,6 +69,12 @@ for accel in tcg kvm; do
         family "$accel, two cells and their distances" --accel $accel --cpus 4 --numa 2 --memory 256M --pages 4K --host "$hosts/amd-distances.xml"
     wanted='<emulatorpin cpuset="[89]' \
         family "$accel, emulator on a core of its own" --accel $accel --cpus 8 --emulator dedicated --memory 256M --pages 4K --host 'synthetic:[numa(memory=8GiB)] core:12 pu:1'
+    if [ $accel = kvm ]; then
+        wanted='<cache mode="disable"/>' family "kvm, no L3" --accel kvm --cpus 1 --memory 256M --pages 4K --host 'synthetic:[numa(memory=8GiB)] l2:2 core:2 pu:1'
+        wanted='<cache level="3" mode="emulate"/>' family "kvm, part of an L3" --accel kvm --cpus 1 --memory 256M --pages 4K \
+            --host 'synthetic:[numa(memory=8GiB)] l3:1 core:4 pu:1'
+        wanted='<cache mode="passthrough"/>' family "kvm, whole L3s" --accel kvm --cpus 4 --memory 256M --pages 4K --host 'synthetic:[numa(memory=8GiB)] l3:2 core:2 pu:1'
+    fi
     wanted='<controller type="pci" [^>]*model="pcie-expander-bus".*<node>1</node>.*model="pcie-root-port".*<hostdev' \
         family "$accel, buses of devices on two nodes" --accel $accel --cpus 8 --memory 1G --pages 4K --device gpu,locality=required --device gpu,locality=required \
         --device gpu,locality=required --device gpu,locality=required --host "$hosts/8-gpus.xml"

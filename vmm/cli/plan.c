@@ -196,6 +196,8 @@ int run_plan(Cli *cli, GError **error)
         fputs(text, stdout);
         printf("Accelerator: %s (%s).\n", plan->kvm ? "KVM" : "none, QEMU's TCG: software, tens of times slower",
                reason);
+        if (!plan->kvm)
+            puts("Under TCG the guest sees QEMU's own caches instead of those above.");
     }
     return 0;
 }

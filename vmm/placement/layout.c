@@ -244,6 +244,14 @@ static gboolean has_whole_l3s(const GArray *seats)
     return whole;
 }
 
+static gboolean lacks_l3(const GArray *seats)
+{
+    for (guint i = 0; i < seats->len; i++)
+        if (!g_array_index(seats, Seat, i).l3)
+            return TRUE;
+    return FALSE;
+}
+
 static void set_topology(Placement *placement, unsigned socket, unsigned die, unsigned thread)
 {
     placement->threads = thread;
@@ -307,7 +315,10 @@ static void choose_topology(Layout *layout)
     } else {
         set_unequal(layout, thread);
     }
-    placement->cache = whole && die && placement->cores * placement->threads == die ? CACHE_PASSTHROUGH : CACHE_EMULATE;
+    if (lacks_l3(seats))
+        placement->cache = CACHE_NONE;
+    else
+        placement->cache = whole && die && placement->cores * placement->threads == die ? CACHE_PASSTHROUGH : CACHE_EMULATE;
 }
 
 static void fill_vcpus(Layout *layout)

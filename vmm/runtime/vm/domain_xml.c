@@ -198,6 +198,18 @@ static void add_cells(xmlNode *cpu, const RuntimeGuest *guest)
     }
 }
 
+/* The borders of the L3 are what a guest's scheduler and libraries go by. QEMU shows an L3 of its own unless told (l3-cache=on); libvirt
+ * takes no level with passthrough and disable. */
+static void add_cache(xmlNode *cpu, CacheMode mode)
+{
+    static const char *const modes[] = {[CACHE_PASSTHROUGH] = "passthrough", [CACHE_EMULATE] = "emulate", [CACHE_NONE] = "disable"};
+    xmlNode *cache = xml_add(cpu, "cache");
+
+    if (mode == CACHE_EMULATE)
+        xml_set(cache, "level", "3");
+    xml_set(cache, "mode", "%s", modes[mode]);
+}
+
 static void add_cpu(xmlNode *domain, const RuntimeGuest *guest)
 {
     const Placement *placement = guest->placement;
@@ -217,10 +229,8 @@ static void add_cpu(xmlNode *domain, const RuntimeGuest *guest)
     xml_set(topology, "dies", "%u", placement->dies);
     xml_set(topology, "cores", "%u", placement->cores);
     xml_set(topology, "threads", "%u", placement->threads);
-    if (guest->kvm && placement->cache == CACHE_PASSTHROUGH)
-        xml_set(xml_add(cpu, "cache"), "mode", "passthrough");
-    else if (guest->kvm)
-        xml_set(xml_set(xml_add(cpu, "cache"), "level", "3"), "mode", "emulate");
+    if (guest->kvm)
+        add_cache(cpu, placement->cache);
     /* Without it an AMD guest sees no SMT, whatever -smp says (QEMU docs, x86 CPU models). */
     if (guest->kvm && guest->amd && placement->threads > 1)
         xml_set(xml_set(xml_add(cpu, "feature"), "policy", "require"), "name", "topoext");
