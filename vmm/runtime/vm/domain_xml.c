@@ -152,6 +152,16 @@ static void add_os(xmlNode *domain, const RuntimeGuest *guest)
     xml_add_text(os, "cmdline", "%s", arguments);
 }
 
+/* Whether nothing of QEMU's runs on the vCPUs' PUs. A guest that spins there would keep its own disk and network waiting. */
+static gboolean owns_pus(const Placement *placement)
+{
+    for (guint i = 0; i < placement->vcpus->len; i++)
+        if (hwloc_bitmap_isset(placement->emulator, vcpu_at(placement, i)->pu) ||
+            hwloc_bitmap_isset(placement->io_threads, vcpu_at(placement, i)->pu))
+            return FALSE;
+    return TRUE;
+}
+
 static void add_features(xmlNode *domain, const RuntimeGuest *guest)
 {
     xmlNode *features = xml_add(domain, "features");
@@ -159,12 +169,15 @@ static void add_features(xmlNode *domain, const RuntimeGuest *guest)
     xml_add(features, "acpi");
     xml_add(features, "apic");
     if (guest->kvm && guest->placement) {
-        xmlNode *kvm = xml_add(features, "kvm");
+        if (owns_pus(guest->placement)) {
+            xmlNode *kvm = xml_add(features, "kvm");
 
-        /* The vCPUs own their PUs: the guest may spin and need not yield (KVM_HINTS_REALTIME). */
-        xml_set(xml_add(kvm, "hint-dedicated"), "state", "on");
-        /* The guest polls before HLT itself, so that the host need not (KVM_FEATURE_POLL_CONTROL). */
-        xml_set(xml_add(kvm, "poll-control"), "state", "on");
+            /* Its vCPUs are not preempted: it may spin and need not yield (KVM_HINTS_REALTIME, Documentation/virt/kvm/x86/cpuid.rst). */
+            xml_set(xml_add(kvm, "hint-dedicated"), "state", "on");
+            /* It polls before HLT itself, so that the host need not (KVM_FEATURE_POLL_CONTROL, Documentation/virt/guest-halt-polling.rst);
+             * Linux does so only with the hint. */
+            xml_set(xml_add(kvm, "poll-control"), "state", "on");
+        }
         /* perf in the guest, as on the node. */
         xml_set(xml_add(features, "pmu"), "state", "on");
     }
