@@ -16,7 +16,7 @@ static void add_cpus(GString *text, const Placement *placement, const Host *host
     g_autofree char *where = hvm_escape(host->description, -1);
     static const char *const caches[] = {[CACHE_PASSTHROUGH] = "with the host's own caches",
                                          [CACHE_EMULATE] = "with an emulated level-3 cache per die",
-                                         [CACHE_NONE] = "without a level-3 cache, as the host's cores are"};
+                                         [CACHE_NONE] = "without a level-3 cache, which not all of its PUs have"};
     unsigned pus = (unsigned)hwloc_bitmap_weight(placement->reserved);
 
     g_string_append_printf(text, "%u vCPU%s of '%s' on PU%s %s of %s", placement->vcpus->len, plural(placement->vcpus->len),
