@@ -406,6 +406,7 @@ static void test_plan_live(void)
     tree_node(&tree, 0, "33", 2048, 500);
     tree_device(&tree, "0000:41:00.0", "0x030200", "10de:20b0", 0);
     tree_put(&tree, "/t.conf", "[memory]\nsize=64M\n");
+    tree_put(&tree, "/proc/self/cgroup", "%s", "");
     g_setenv("HVM_TEMPLATE_PATH", tree.root, TRUE);
     g_setenv("HVM_SYSROOT", tree.root, TRUE);
     FakeHvmd *fake = fake_new();
@@ -425,6 +426,7 @@ static void test_plan_live(void)
     g_assert_cmpuint(fake_calls(fake, "Host"), ==, 8); /* another node is none of hvmd's */
 
     tree_put(&tree, "/proc/self/cgroup", "3:cpuset:/job\n0::/\n");
+    check_plan(fake, "", "--cpus 2", 5, "hvm: guest 'g': cannot tell which CPUs and memory nodes the caller may use: wanted a cgroup below");
     tree_put(&tree, "/sys/fs/cgroup/cpuset/job/cpuset.effective_cpus", "1,5\n");
     tree_put(&tree, "/sys/fs/cgroup/cpuset/job/cpuset.effective_mems", "0\n");
     check_plan(fake, "", "--cpus 2", 0, "on PUs 1,5 of");

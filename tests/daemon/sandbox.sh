@@ -89,6 +89,9 @@ mount --bind "$HVM_TEST_CACHE" /var/cache/libvirt
 mkdir -p /dev/hugepages
 # With a size of its own the mount counts what is taken from it alone.
 mount -t hugetlbfs -o pagesize=2M,size=64G hugetlbfs /dev/hugepages
+# libvirt wants a mount for each size; not every kernel has this one.
+mkdir -p "$work/hugepages-1g"
+mount -t hugetlbfs -o pagesize=1G hugetlbfs "$work/hugepages-1g" 2>/dev/null || true
 mkdir -m 711 "$work/store"
 
 cd "$HVM_TEST_SOURCE"

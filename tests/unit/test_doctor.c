@@ -241,9 +241,32 @@ static void test_doctor_live(void)
     g_assert_cmpint(find_check(checks, "kvm", 0)->state == CHECK_OK, ==, accel.state == ACCEL_KVM);
 }
 
+/* Core kinds are told where there are several, slowest first. */
+static void test_doctor_core_kinds(void)
+{
+    static const AccelProbe accel = {ACCEL_KVM, 1.0, "a loop takes 1 times as long as natively"};
+    static const char *const hosts[][2] = {
+        {"hybrid.xml", "3 kinds, slowest first: 20-21 (kind 0), 12-19 (kind 1), 0-11 (kind 2)"}, {"unlike-caches.xml", NULL}};
+
+    for (gsize i = 0; i < G_N_ELEMENTS(hosts); i++) {
+        g_autofree char *path = g_build_filename(g_getenv("HVM_GOLDEN_HOSTS"), hosts[i][0], NULL);
+        g_autoptr(GError) error = NULL;
+        g_autoptr(Host) host = host_new_from(path, &error);
+
+        g_assert_no_error(error);
+        g_autoptr(GPtrArray) checks = doctor_check_host(host, &accel);
+
+        if (hosts[i][1])
+            assert_check(checks, "core kinds", 0, CHECK_WARNING, hosts[i][1]);
+        else
+            g_assert_null(find_check(checks, "core kinds", 0));
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/doctor/core-kinds", test_doctor_core_kinds);
     g_test_add_func("/doctor/accel", test_accel);
     g_test_add_func("/doctor/accel-missing", test_accel_missing);
     g_test_add_func("/doctor/good", test_doctor_good);

@@ -1,4 +1,3 @@
-#include "cpuset.h"
 #include "host.h"
 #include "host_made_up.h"
 #include "hvm_error.h"
@@ -829,47 +828,6 @@ static void test_disk_nodes(void)
     tree_end(&tree);
 }
 
-static void check_bounds(const char *pus, const char *nodes)
-{
-    hwloc_bitmap_t found_pus, found_nodes;
-
-    cpuset_read(12, &found_pus, &found_nodes);
-    g_autofree char *pus_text = found_pus ? host_format_list(found_pus) : NULL;
-    g_autofree char *nodes_text = found_nodes ? host_format_list(found_nodes) : NULL;
-
-    g_assert_cmpstr(pus_text, ==, pus);
-    g_assert_cmpstr(nodes_text, ==, nodes);
-    hwloc_bitmap_free(found_pus);
-    hwloc_bitmap_free(found_nodes);
-}
-
-/* What bounds a process is its cpuset, in both versions; where a group has none, the nearest above it. */
-static void test_cpuset(void)
-{
-    Tree tree = {.root = g_dir_make_tmp("hvm-sys-XXXXXX", NULL)};
-
-    sysroot_set(tree.root);
-    check_bounds(NULL, NULL);
-    tree_put(&tree, "/proc/12/cgroup", "0::/slurm/job/step\n");
-    check_bounds(NULL, NULL);
-    tree_put(&tree, "/sys/fs/cgroup/cpuset.cpus.effective", "0-7\n");
-    tree_put(&tree, "/sys/fs/cgroup/cpuset.mems.effective", "0-1\n");
-    check_bounds("0-7", "0-1");
-    tree_put(&tree, "/sys/fs/cgroup/slurm/job/cpuset.cpus.effective", "4-5\n");
-    check_bounds("4-5", "0-1");
-    tree_put(&tree, "/sys/fs/cgroup/slurm/job/cpuset.mems.effective", "1\n");
-    check_bounds("4-5", "1");
-
-    /* On a node with both versions the controller is in one of them. */
-    tree_put(&tree, "/proc/12/cgroup", "5:cpu,cpuset:/other\n3:memory:/slurm/job\n0::/slurm/job/step\n");
-    tree_put(&tree, "/sys/fs/cgroup/cpuset/other/cpuset.effective_cpus", "2\n");
-    tree_put(&tree, "/sys/fs/cgroup/cpuset/cpuset.effective_mems", "0\n");
-    check_bounds("2", "0");
-    tree_put(&tree, "/proc/12/cgroup", "5:cpuset:/../other\n");
-    check_bounds(NULL, NULL);
-    tree_end(&tree);
-}
-
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -886,7 +844,6 @@ int main(int argc, char **argv)
     g_test_add_func("/host/bad-files", test_bad_files);
     g_test_add_func("/host/bad-names", test_bad_names);
     g_test_add_func("/host/lists", test_lists);
-    g_test_add_func("/host/cpuset", test_cpuset);
     g_test_add_func("/host/disk-nodes", test_disk_nodes);
     return g_test_run();
 }

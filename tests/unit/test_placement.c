@@ -675,7 +675,7 @@ TEST(test_json_strict)
     assert_unreadable(text, "\"distances\":[10,", "\"distances\":[9,", "placement: distances: wanted 10 to 254, found 9");
     assert_unreadable(text, "0000:41:00.0", "../41:00.0", "placement: address: wanted one like 0000:41:00.1, found something else");
     assert_unreadable(text, "\"cell\":-1", "\"cell\":2", "placement: cell: wanted -1 to 1, found 2");
-    assert_unreadable(text, "\"emulate\"", "\"none\"", "placement: cache: wanted passthrough or emulate, found something else");
+    assert_unreadable(text, "\"emulate\"", "\"off\"", "placement: cache: wanted passthrough, emulate or none, found something else");
     assert_unreadable(text, "\"notes\":[", "\"notes\":[[[[[[]]]]],",
                       "placement: wanted a placement, found something nested more deeply than 4");
     g_assert_false(survives(""));
@@ -727,10 +727,26 @@ TEST(test_explain_cells)
     g_assert_true(contains(placement->reasons, "It takes 4 of the 7 free cores in those level-3 caches, of each the lowest-numbered;"));
 }
 
+/* Of cores without an L3, or some with and some without, the guest sees none; and so it is read back. */
+static void test_no_l3(void)
+{
+    g_autoptr(Host) host = fixture_host("[numa] l2:2 core:2 pu:1");
+    g_autoptr(Ledger) ledger = ledger_new();
+    const Spec spec = fixture_spec(4);
+    g_autoptr(Placement) placement = placement_solve(host, &spec, ledger, NULL, NULL, NULL), back = NULL;
+    g_autofree char *text = NULL;
+
+    g_assert_cmpint(placement->cache, ==, CACHE_NONE);
+    text = placement_to_json(placement);
+    back = placement_from_json(text, NULL);
+    g_assert_cmpint(back->cache, ==, CACHE_NONE);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/placement/small-machine", test_small_machine);
+    g_test_add_func("/placement/no-l3", test_no_l3);
 #define ADD(path, function) g_test_add("/placement/" path, Fixture, USUAL, fixture_set_up, function, fixture_tear_down)
     ADD("whole-l3", test_whole_l3);
     ADD("least-fragmentation", test_least_fragmentation);

@@ -89,20 +89,16 @@ static void fill(const Host *host, guint32 seed)
     hwloc_bitmap_free(taken);
 }
 
-/* ---- Recorded machines ---- */
+/* ---- Recorded and made-up machines ---- */
 
-static void test_recorded(void)
+/* Each host in a folder. Returns how many. */
+static unsigned fill_all(const char *folder)
 {
-    const char *folder = g_getenv("HVM_TEST_HOSTS");
-    g_autoptr(GDir) dir = folder ? g_dir_open(folder, 0, NULL) : NULL;
+    g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
     const char *name;
     unsigned count = 0;
 
-    if (!dir) {
-        g_test_skip("HVM_TEST_HOSTS names no folder with recorded hosts (hwloc XML)");
-        return;
-    }
-    while ((name = g_dir_read_name(dir))) {
+    while (dir && (name = g_dir_read_name(dir))) {
         g_autofree char *path = g_build_filename(folder, name, NULL);
         g_autoptr(GError) error = NULL;
         g_autoptr(Host) host = NULL;
@@ -111,11 +107,28 @@ static void test_recorded(void)
             continue;
         host = host_new_from(path, &error);
         g_assert_no_error(error);
+        g_test_message("%s", name);
         fill(host, 1);
         count++;
     }
-    g_test_message("%u recorded hosts", count);
-    g_assert_cmpuint(count, >, 0);
+    return count;
+}
+
+static void test_recorded(void)
+{
+    const char *folder = g_getenv("HVM_TEST_HOSTS");
+
+    if (!folder || !g_file_test(folder, G_FILE_TEST_IS_DIR)) {
+        g_test_skip("HVM_TEST_HOSTS names no folder with recorded hosts (hwloc XML)");
+        return;
+    }
+    g_assert_cmpuint(fill_all(folder), >, 0);
+}
+
+/* Those of the golden tests: hybrid core kinds with a PU that is not allowed, packages with unlike L3s and without, and others. */
+static void test_made_up(void)
+{
+    g_assert_cmpuint(fill_all(g_getenv("HVM_GOLDEN_HOSTS")), >, 0);
 }
 
 /* The machine with 3 GPUs: the guest goes where two of them are, on either node of which it fits. */
@@ -425,6 +438,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/placement/recorded", test_recorded);
+    g_test_add_func("/placement/made-up", test_made_up);
     g_test_add_func("/placement/recorded-gpus", test_recorded_gpus);
     g_test_add_func("/placement/epyc", test_epyc);
     g_test_add_func("/placement/clusters", test_clusters);

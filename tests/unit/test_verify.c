@@ -1,9 +1,10 @@
-/* verify against made-up /proc trees: promises kept and broken. */
+/* verify against made-up /proc and /sys trees: promises kept and broken. */
 #include "sysroot.h"
 #include "units.h"
 #include "verify.h"
 
 #include <glib/gstdio.h>
+#include <string.h>
 
 enum { PID = 77 };
 
@@ -22,7 +23,7 @@ static void put_thread(unsigned thread, const char *comm, const char *cpus)
 {
     g_autofree char *comm_path = g_strdup_printf("proc/%d/task/%u/comm", PID, thread);
     g_autofree char *status_path = g_strdup_printf("proc/%d/task/%u/status", PID, thread);
-    g_autofree char *status = g_strdup_printf("Name:\tx\nCpus_allowed:\tff\nCpus_allowed_list:\t%s\n", cpus);
+    g_autofree char *status = g_strdup_printf("Name:\tx\nCpus_allowed:\tff\nCpus_allowed_list:\t%s\nMems_allowed_list:\t1\n", cpus);
 
     put(comm_path, comm);
     put(status_path, status);
@@ -55,6 +56,46 @@ static Placement *make_placement(guint64 page_bytes)
     return placement;
 }
 
+static void put_group(unsigned thread, const char *line)
+{
+    g_autofree char *path = g_strdup_printf("proc/%d/task/%u/cgroup", PID, thread);
+
+    put(path, line);
+}
+
+static void put_cpuset(const char *folder, const char *cpus_file, const char *cpus, const char *mems_file, const char *mems)
+{
+    g_autofree char *cpus_path = g_build_filename("sys/fs/cgroup", folder, cpus_file, NULL);
+    g_autofree char *mems_path = g_build_filename("sys/fs/cgroup", folder, mems_file, NULL);
+
+    put(cpus_path, cpus);
+    put(mems_path, mems);
+}
+
+static void put_v1(const char *folder, const char *cpus, const char *mems)
+{
+    put_cpuset(folder, "cpuset.effective_cpus", cpus, "cpuset.effective_mems", mems);
+}
+
+static void put_v2(const char *folder, const char *cpus, const char *mems)
+{
+    put_cpuset(folder, "cpuset.cpus.effective", cpus, "cpuset.mems.effective", mems);
+}
+
+/* As libvirt 9.0 does it on cgroup v1. */
+static void put_good_groups(void)
+{
+    static const char *const lines[] = {"3:cpuset:/machine/g/emulator\n", "3:cpuset:/machine/g/vcpu0\n", "3:cpuset:/machine/g/vcpu1\n",
+                                        "3:cpuset:/machine/g/iothread1\n", "3:cpuset:/machine/g/emulator\n"};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(lines); i++)
+        put_group(PID + i, lines[i]);
+    put_v1("cpuset/machine/g/emulator", "0\n", "1\n");
+    put_v1("cpuset/machine/g/vcpu0", "2\n", "1\n");
+    put_v1("cpuset/machine/g/vcpu1", "3\n", "1\n");
+    put_v1("cpuset/machine/g/iothread1", "1\n", "1\n");
+}
+
 static void put_good_node(void)
 {
     put_thread(77, "qemu-system-x86", "0");
@@ -62,6 +103,7 @@ static void put_good_node(void)
     put_thread(79, "CPU 1/TCG", "3");
     put_thread(80, "IO iothread1", "1");
     put_thread(81, "IO mon_iothread", "0");
+    put_good_groups();
     put("proc/77/numa_maps", "7f00 default anon=3 N0=3 kernelpagesize_kB=4\n"
                              "7f10 bind:1 file=/dev/hugepages/x huge dirty=2 N1=2 kernelpagesize_kB=2048\n");
 }
@@ -72,6 +114,7 @@ static GPtrArray *verify(guint64 page_bytes, gboolean grows)
     g_autoptr(Placement) placement = make_placement(page_bytes);
 
     verify_threads(PID, placement, findings);
+    verify_limits(PID, placement, findings);
     verify_memory(PID, placement, grows, findings);
     return findings;
 }
@@ -97,7 +140,7 @@ static void test_kept(void)
     put_good_node();
     g_autoptr(GPtrArray) findings = verify(2 * HVM_MIB, FALSE);
 
-    g_assert_cmpuint(findings->len, ==, 6);
+    g_assert_cmpuint(findings->len, ==, 11); /* 5 threads, 4 cgroups, allocations, a cell */
     assert_difference(NULL);
 }
 
@@ -105,15 +148,150 @@ static void test_threads(void)
 {
     put_good_node();
     put_thread(79, "CPU 1/TCG", "2-3");
-    assert_difference("vCPU 1: PU 3, found PU 2-3");
+    assert_difference("vCPU 1: PU 3, found PUs 2-3");
     put_thread(79, "worker", "0");
     assert_difference("vCPU 1: PU 3, found no such thread");
     put_good_node();
     put_thread(81, "IO mon_iothread", "0,5");
-    assert_difference("emulator thread 81: PUs 0, found PUs 0,5");
+    assert_difference("emulator thread 81: PU 0, found PUs 0,5");
     put_thread(81, "IO mon_iothread", "0");
     put_thread(80, "IO iothread1", "2");
-    assert_difference("I/O thread 80: PUs 1, found PUs 2");
+    assert_difference("I/O thread 80: PU 1, found PU 2");
+    put_thread(80, "worker", "0");
+    assert_difference("I/O thread: PU 1, found no such thread");
+    put_good_node();
+}
+
+/* The finding of that name, as "STATE: FOUND", or NULL. Caller frees. */
+static char *finding(const char *what)
+{
+    g_autoptr(GPtrArray) findings = verify(2 * HVM_MIB, FALSE);
+
+    for (guint i = 0; i < findings->len; i++) {
+        const Finding *one = findings->pdata[i];
+
+        if (strcmp(one->what, what) == 0)
+            return g_strdup_printf("%s: %s", one->kept ? "ok" : "differs", one->found);
+    }
+    return NULL;
+}
+
+static void assert_finding(const char *what, const char *wanted)
+{
+    g_autofree char *found = finding(what);
+
+    g_assert_cmpstr(found, ==, wanted);
+}
+
+static void test_cgroups(void)
+{
+    put_good_node();
+    put_v1("cpuset/machine/g/vcpu1", "0-3\n", "1\n");
+    assert_difference("vCPU 1 cgroup: PU 3, node 1, found PUs 0-3, node 1");
+    put_v1("cpuset/machine/g/vcpu1", "3\n", "0-1\n");
+    assert_difference("vCPU 1 cgroup: PU 3, node 1, found PU 3, nodes 0-1");
+    put_good_groups();
+    put_v1("cpuset/machine/g/emulator", "0,2\n", "1\n");
+    assert_difference("emulator cgroup: PU 0, node 1, found PUs 0,2, node 1");
+    put_good_groups();
+    put_v1("cpuset/machine/g/iothread1", "\n", "1\n");
+    assert_finding("emulator cgroup", "ok: PU 0, node 1");
+    g_autofree char *unreadable = finding("I/O cgroup");
+    g_assert_true(g_str_has_prefix(unreadable, "differs: /sys/fs/cgroup/cpuset/machine/g/iothread1/cpuset.effective_cpus: wanted a list"));
+
+    /* Another of its threads was moved into a group of someone's: told beside the emulator's own. */
+    put_good_groups();
+    put_group(81, "3:cpuset:/other\n");
+    put_v1("cpuset/other", "0-7\n", "0\n");
+    assert_difference("emulator cgroup: PU 0, node 1, found PUs 0-7, node 0");
+    put_good_groups();
+    assert_difference(NULL);
+}
+
+/* A worker has the affinity and the cgroup of whoever it works for. */
+static void test_workers(void)
+{
+    put_good_node();
+    put_thread(81, "worker", "1");
+    put_group(81, "3:cpuset:/machine/g/iothread1\n");
+    assert_difference(NULL);
+    g_autofree char *own = finding("worker cgroup");
+    g_assert_null(own);
+    put_thread(81, "iou-wrk-80", "1");
+    assert_difference(NULL);
+    put_thread(81, "worker", "0");
+    put_group(81, "3:cpuset:/machine/g/emulator\n");
+    assert_difference(NULL);
+    put_thread(81, "worker", "2");
+    assert_difference("worker thread 81: PUs 0-1, found PU 2");
+    put_thread(81, "worker", "0");
+    put_group(81, "3:cpuset:/other\n");
+    put_v1("cpuset/other", "0-7\n", "0\n");
+    assert_difference("worker cgroup: PUs 0-1, node 1, found PUs 0-7, node 0");
+    put_good_node();
+}
+
+static void put_groups(const char *line)
+{
+    for (unsigned thread = 77; thread <= 81; thread++)
+        put_group(thread, line);
+}
+
+static void test_cgroups_v2(void)
+{
+    put_good_node();
+    for (unsigned thread = 77; thread <= 81; thread++) {
+        g_autofree char *name = g_strdup_printf("machine.slice/%u", thread);
+        g_autofree char *line = g_strdup_printf("0::/%s\n", name);
+
+        put_group(thread, line);
+        put_v2(name, thread == 78 ? "2\n" : thread == 79 ? "3\n" : thread == 80 ? "1\n" : "0\n", "1\n");
+    }
+    assert_difference(NULL);
+    put_v2("machine.slice/79", "2-3\n", "1\n");
+    assert_difference("vCPU 1 cgroup: PU 3, node 1, found PUs 2-3, node 1");
+
+    /* The controller is not handed on to libvirt's groups: said, and no difference while there is room above. */
+    put("sys/fs/cgroup/user/g/cgroup.procs", "77\n");
+    put_groups("0::/user/g\n");
+    put_v2("user", "0-7\n", "0-1\n");
+    assert_finding("vCPU 1 cgroup", "ok: no cpuset of its own, above it PUs 0-7, nodes 0-1");
+    assert_difference(NULL);
+    put_v2("user", "0-2\n", "0-1\n");
+    assert_difference("vCPU 1 cgroup: PU 3, node 1, found no cpuset of its own, above it PUs 0-2, nodes 0-1");
+
+    /* None at all. */
+    put("sys/fs/cgroup/none/cgroup.procs", "77\n");
+    put_groups("0::/none\n");
+    assert_finding("emulator cgroup", "ok: no cpuset controller");
+    assert_difference(NULL);
+    put_good_groups();
+}
+
+static void put_nodes(const char *nodes)
+{
+    for (unsigned thread = 77; thread <= 81; thread++) {
+        g_autofree char *path = g_strdup_printf("proc/%d/task/%u/status", PID, thread);
+        g_autofree char *full = g_build_filename(root, path, NULL);
+        g_autofree char *text = NULL;
+        g_autofree char *changed = NULL;
+
+        g_assert_true(g_file_get_contents(full, &text, NULL, NULL));
+        changed = g_strdup_printf("%.*sMems_allowed_list:\t%s\n", (int)(strstr(text, "Mems_allowed_list") - text), text, nodes);
+        put(path, changed);
+    }
+}
+
+static void test_allocations(void)
+{
+    put_good_node();
+    put_nodes("0-1");
+    assert_difference("allocations: node 1, found nodes 0-1");
+    put_groups("0::/none\n");
+    put("sys/fs/cgroup/none/cgroup.procs", "77\n");
+    assert_difference(NULL); /* nothing confines them; where the memory is, numa_maps tells */
+    put_nodes("0");
+    assert_difference("allocations: node 1, found node 0");
     put_good_node();
 }
 
@@ -150,6 +328,10 @@ int main(int argc, char **argv)
     sysroot_set(root);
     g_test_add_func("/verify/kept", test_kept);
     g_test_add_func("/verify/threads", test_threads);
+    g_test_add_func("/verify/workers", test_workers);
+    g_test_add_func("/verify/cgroups", test_cgroups);
+    g_test_add_func("/verify/cgroups-v2", test_cgroups_v2);
+    g_test_add_func("/verify/allocations", test_allocations);
     g_test_add_func("/verify/memory", test_memory);
     g_test_add_func("/verify/grows", test_grows);
 

@@ -154,7 +154,10 @@ static Plan *make_plan(Cli *cli, GError **error)
     if (!name_check(cli_argument(cli, 0), "guest name", error) || !name_check(template_name, "template name", error))
         return NULL;
     if (!where) {
-        cpuset_read(0, &bounds.allowed.pus, &bounds.allowed.nodes);
+        if (!cpuset_read_bounds("/proc/self", &bounds.allowed.pus, &bounds.allowed.nodes, error)) {
+            g_prefix_error(error, "guest '%s': ", cli_argument(cli, 0));
+            return NULL;
+        }
         if (!ask_hvmd(cli, &bounds, error))
             return NULL;
     }
@@ -193,6 +196,8 @@ int run_plan(Cli *cli, GError **error)
         fputs(text, stdout);
         printf("Accelerator: %s (%s).\n", plan->kvm ? "KVM" : "none, QEMU's TCG: software, tens of times slower",
                reason);
+        if (!plan->kvm)
+            puts("Under TCG the guest sees QEMU's own caches instead of those above.");
     }
     return 0;
 }

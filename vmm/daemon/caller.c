@@ -58,8 +58,11 @@ Caller *caller_new(int socket_fd, GError **error)
     int pidfd = (int)syscall(SYS_pidfd_open, credentials.pid, 0);
     struct pollfd ended = {.fd = pidfd, .events = POLLIN};
 
-    if (pidfd >= 0)
-        cpuset_read(credentials.pid, &caller->allowed.pus, &caller->allowed.nodes);
+    g_autofree char *task = g_strdup_printf("/proc/%d", (int)credentials.pid);
+    g_autoptr(GError) unknown = NULL;
+
+    if (pidfd >= 0 && !cpuset_read_bounds(task, &caller->allowed.pus, &caller->allowed.nodes, &unknown))
+        caller->allowed_error = g_strdup(unknown->message);
     /* A pidfd becomes readable when its process ends: what was read may then be another's. Whoever hands on the connection of a
      * process that has ended does not get out of their cpuset by it. */
     gboolean known = pidfd >= 0 && poll(&ended, 1, 0) == 0;
@@ -80,6 +83,7 @@ void caller_free(Caller *caller)
     g_free(caller->user_name);
     g_free(caller->group_name);
     g_free(caller->home);
+    g_free(caller->allowed_error);
     g_clear_pointer(&caller->allowed.pus, hwloc_bitmap_free);
     g_clear_pointer(&caller->allowed.nodes, hwloc_bitmap_free);
     g_free(caller);

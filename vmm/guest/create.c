@@ -107,7 +107,13 @@ Guest *guest_prepare(Guests *guests, const Caller *caller, const char *name, con
     g_autoptr(Settings) below = image ? settings_below(image, ephemeral) : NULL;
     g_autoptr(Spec) spec = image ? spec_new(name, template_name, template->settings, below, request, error) : NULL;
 
-    if (!spec || (!ephemeral && !check_lasting(request, error)) || !could_fit(guests, caller, spec, error))
+    if (!spec || (!ephemeral && !check_lasting(request, error)))
+        return NULL;
+    if (!limits_check_allowed(caller, error)) {
+        guest_prefix_error(error, name);
+        return NULL;
+    }
+    if (!could_fit(guests, caller, spec, error))
         return NULL;
 
     g_autoptr(RuntimeGuest) real = g_new0(RuntimeGuest, 1);

@@ -37,6 +37,7 @@ typedef struct {
     char *group_name;
     char *home;
     Allowed allowed;      /* the cpuset of the calling process; NULL bitmaps: no bound */
+    char *allowed_error;  /* why `allowed` could not be told, or NULL: whatever needs a placement is then DENIED */
 } Caller;
 
 /* Something happened to a guest: "created", "destroyed", or the name of its new state ("starting", "running", "off", ...). In any

@@ -142,6 +142,8 @@ Host *guests_snapshot(Guests *guests, GError **error);
 /* The newest snapshot if it was taken within the last second, else NULL: for what start decides anew anyway. Caller unrefs. */
 Host *guests_recent(Guests *guests);
 
+/* Whether the caller's cpuset is known. DENIED. */
+gboolean limits_check_allowed(const Caller *caller, GError **error);
 /* Per-user limits: of a further guest; of starting `spec`. With the lock held. DENIED. */
 gboolean limits_check_create(Guests *guests, const Caller *caller, GError **error);
 gboolean limits_check_start(Guests *guests, const Guest *guest, GError **error);

@@ -1,5 +1,5 @@
 /*
- * limits.c: what one user may have, from [limits] of hvmd.conf. Root is not bounded.
+ * limits.c: what one user may have, from [limits] of hvmd.conf, which do not bound root; and that the bound of a batch job is known.
  */
 #include "guests_private.h"
 
@@ -14,6 +14,14 @@ static gboolean over(GError **error, const char *what, guint64 wanted, guint64 l
     g_set_error(error, HVM_ERROR, HVM_ERROR_DENIED, "over the limit of %s for one user: wanted %s in all, allowed %s", what,
                 wanted_text, limit_text);
     return FALSE;
+}
+
+/* A bound that is not known is not taken for none, whoever asks. */
+gboolean limits_check_allowed(const Caller *caller, GError **error)
+{
+    if (caller->allowed_error)
+        g_set_error_literal(error, HVM_ERROR, HVM_ERROR_DENIED, caller->allowed_error);
+    return caller->allowed_error == NULL;
 }
 
 gboolean limits_check_create(Guests *guests, const Caller *caller, GError **error)

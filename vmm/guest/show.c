@@ -177,6 +177,7 @@ GPtrArray *guests_verify(Guests *guests, const Caller *caller, const char *name,
     } else if (guests->runtime->process(guests->runtime, guest->real, &pid, error)) {
         findings = g_ptr_array_new_with_free_func((GDestroyNotify)finding_free);
         verify_threads(pid, guest->real->placement, findings);
+        verify_limits(pid, guest->real->placement, findings);
         verify_memory(pid, guest->real->placement, guest->real->ephemeral, findings);
     }
     guest_end(guests, guest);

@@ -220,7 +220,7 @@ gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, Gues
     Pair pair = {guests, guest};
     g_autoptr(Undo) undo = undo_new();
 
-    if (!choose_accelerator(guests, guest, error) || !check_image(guests, guest, error))
+    if (!limits_check_allowed(caller, error) || !choose_accelerator(guests, guest, error) || !check_image(guests, guest, error))
         return FALSE;
     progress("finding cores and pages", data);
     if (!reserve_patiently(guests, caller, guest, error))

@@ -244,6 +244,14 @@ static gboolean has_whole_l3s(const GArray *seats)
     return whole;
 }
 
+static gboolean lacks_l3(const GArray *seats)
+{
+    for (guint i = 0; i < seats->len; i++)
+        if (!g_array_index(seats, Seat, i).l3)
+            return TRUE;
+    return FALSE;
+}
+
 static void set_topology(Placement *placement, unsigned socket, unsigned die, unsigned thread)
 {
     placement->threads = thread;
@@ -281,7 +289,7 @@ static void choose_topology(Layout *layout)
 {
     const GArray *seats = layout->seats;
     Placement *placement = layout->placement;
-    gboolean whole = has_whole_l3s(seats);
+    gboolean whole = has_whole_l3s(seats), none = lacks_l3(seats);
     unsigned thread = run_length(seats, same_core), cell = run_length(seats, same_cell);
     unsigned package = run_length(seats, same_package), die = run_length(seats, whole ? same_l3 : same_slice);
 
@@ -293,13 +301,14 @@ static void choose_topology(Layout *layout)
     if (package && die) {
         set_topology(placement, package, die, thread);
     } else if (package && cell) {
-        note_flat(layout, "level-3 caches");
+        if (!none)
+            note_flat(layout, "level-3 caches");
         set_topology(placement, package, MIN(cell, package), thread);
     } else if (cell && die) {
         note_flat(layout, "packages");
         set_topology(placement, cell, MIN(die, cell), thread);
     } else if (cell) {
-        note_flat(layout, "packages and level-3 caches");
+        note_flat(layout, none ? "packages" : "packages and level-3 caches");
         set_topology(placement, cell, cell, thread);
     } else if (die) {
         note_flat(layout, "packages");
@@ -307,7 +316,10 @@ static void choose_topology(Layout *layout)
     } else {
         set_unequal(layout, thread);
     }
-    placement->cache = whole && die && placement->cores * placement->threads == die ? CACHE_PASSTHROUGH : CACHE_EMULATE;
+    if (none)
+        placement->cache = CACHE_NONE;
+    else
+        placement->cache = whole && die && placement->cores * placement->threads == die ? CACHE_PASSTHROUGH : CACHE_EMULATE;
 }
 
 static void fill_vcpus(Layout *layout)

@@ -44,8 +44,9 @@ typedef struct {
     int cell;       /* guest cell whose node it is near, or -1 */
 } PlacementDevice;
 
-/* The guest's view of the L3: as it is on the host (each taken whole), emulated per die, or none. */
-typedef enum { CACHE_PASSTHROUGH, CACHE_EMULATE } CacheMode;
+/* The guest's view of the L3, which only KVM can give it: as it is on the host (each taken whole), emulated per die, or none, where
+ * some of its PUs have none. */
+typedef enum { CACHE_PASSTHROUGH, CACHE_EMULATE, CACHE_NONE } CacheMode;
 
 typedef struct {
     GArray *vcpus;              /* of PlacementVcpu, by vCPU number: siblings adjacent, cells contiguous */

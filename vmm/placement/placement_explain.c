@@ -14,6 +14,9 @@ static void add_cpus(GString *text, const Placement *placement, const Host *host
     g_autofree char *reserved = host_format_list(placement->reserved), *emulator = host_format_list(placement->emulator);
     g_autofree char *io_threads = host_format_list(placement->io_threads);
     g_autofree char *where = hvm_escape(host->description, -1);
+    static const char *const caches[] = {[CACHE_PASSTHROUGH] = "with the host's own caches",
+                                         [CACHE_EMULATE] = "with an emulated level-3 cache per die",
+                                         [CACHE_NONE] = "without a level-3 cache, which not all of its PUs have"};
     unsigned pus = (unsigned)hwloc_bitmap_weight(placement->reserved);
 
     g_string_append_printf(text, "%u vCPU%s of '%s' on PU%s %s of %s", placement->vcpus->len, plural(placement->vcpus->len),
@@ -23,8 +26,7 @@ static void add_cpus(GString *text, const Placement *placement, const Host *host
     g_string_append_printf(text, ".\nThe guest sees %u socket%s of %u die%s of %u core%s of %u thread%s, %s.\n",
                            placement->sockets, plural(placement->sockets), placement->dies, plural(placement->dies),
                            placement->cores, plural(placement->cores), placement->threads, plural(placement->threads),
-                           placement->cache == CACHE_PASSTHROUGH ? "with the host's own caches"
-                                                                 : "with an emulated level-3 cache per die");
+                           caches[placement->cache]);
     g_string_append_printf(text, "QEMU's own threads run on %s, I/O threads on %s.\n", emulator, io_threads);
 }
 

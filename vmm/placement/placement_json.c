@@ -20,6 +20,8 @@ enum {
 
 /* ---- Writing ---- */
 
+static const char *const cache_names[] = {[CACHE_PASSTHROUGH] = "passthrough", [CACHE_EMULATE] = "emulate", [CACHE_NONE] = "none"};
+
 static void put_uint(JsonBuilder *builder, const char *name, guint64 value)
 {
     json_builder_set_member_name(builder, name);
@@ -128,7 +130,7 @@ char *placement_to_json(const Placement *placement)
     put_uint(builder, "dies", placement->dies);
     put_uint(builder, "cores", placement->cores);
     put_uint(builder, "threads", placement->threads);
-    put_string(builder, "cache", placement->cache == CACHE_PASSTHROUGH ? "passthrough" : "emulate");
+    put_string(builder, "cache", cache_names[placement->cache]);
     put_texts(builder, "notes", placement->notes);
     put_texts(builder, "reasons", placement->reasons);
     json_builder_end_object(builder);
@@ -378,9 +380,9 @@ static gboolean read_rest(JsonObject *object, Placement *placement, GError **err
     if (!JSON_NODE_HOLDS_VALUE(shares) || json_node_get_value_type(shares) != G_TYPE_BOOLEAN)
         return bad(error, "emulator_shares: wanted true or false, found something else");
     placement->emulator_shares = json_node_get_boolean(shares);
-    if (strcmp(cache, "passthrough") != 0 && strcmp(cache, "emulate") != 0)
-        return bad(error, "cache: wanted passthrough or emulate, found something else");
-    placement->cache = strcmp(cache, "passthrough") == 0 ? CACHE_PASSTHROUGH : CACHE_EMULATE;
+    for (placement->cache = CACHE_PASSTHROUGH; strcmp(cache, cache_names[placement->cache]) != 0; placement->cache++)
+        if (placement->cache == CACHE_NONE)
+            return bad(error, "cache: wanted passthrough, emulate or none, found something else");
     return TRUE;
 }
 

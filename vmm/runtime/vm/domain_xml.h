@@ -3,10 +3,10 @@
  *
  * Input: a RuntimeGuest. With a placement, the XML pins every thread and binds every cell; without one (a guest
  * that is off) it says only what does not depend on where. Output: text that libvirt's schema accepts.
- * Two families: type='kvm' (host-passthrough, dedicated hints, cache and topology as the placement says) and
- * type='qemu' (TCG: cpu mode maximum, and none of what TCG refuses or silently drops).
- * Each element that is there for speed carries its reason in domain_xml.c; what is left out on purpose is named in
- * docs/tuning.md.
+ * Two families: type='kvm' (host-passthrough, dedicated hints where nothing shares its PUs, cache and topology as the placement
+ * says) and type='qemu' (TCG: cpu mode maximum, and none of what TCG refuses or silently drops).
+ * Each element that is there for speed carries its reason where it is added (here, cpu_xml.c, passthrough_xml.c); what is left
+ * out on purpose is named in docs/tuning.md.
  * Threads: any; pure.
  */
 #pragma once
