@@ -1,13 +1,12 @@
 #include "channel_private.h"
 #include "hvm_error.h"
+#include "peer.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define CONNECT_PAUSE_US 50000
@@ -71,23 +70,12 @@ static gboolean set_timeout_error(const char *guest_name, unsigned timeout_ms, G
 static int connect_until(const char *path, const char *guest_name, gint64 deadline_us, unsigned timeout_ms,
                          GCancellable *cancellable, GError **error)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-
-    if (g_strlcpy(address.sun_path, path, sizeof(address.sun_path)) >= sizeof(address.sun_path)) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_AGENT,
-                    "guest '%s': the path of the agent's socket is %zu bytes, wanted less than %zu: %s", guest_name,
-                    strlen(path), sizeof(address.sun_path), path);
-        return -1;
-    }
     for (;;) {
-        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        int code;
+        int fd = peer_connect(path);
+        int code = errno;
 
-        if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
-            return fd;
-        code = errno;
         if (fd >= 0)
-            close(fd);
+            return fd;
         /* EAGAIN: the backlog is full, another client is there still. */
         if (code != ENOENT && code != ECONNREFUSED && code != EAGAIN && code != EINTR) {
             g_set_error(error, HVM_ERROR, HVM_ERROR_AGENT, "guest '%s': cannot connect to the agent at %s: %s",
