@@ -54,7 +54,7 @@ struct Client {
     gboolean subscribed;         /* wants GuestEvent */
     gint events;                 /* atomic: of those, how many have not left yet */
     GMutex lock;                 /* the two below: jobs add to them */
-    GPtrArray *ephemeral;        /* names of the guests that end with this connection */
+    GPtrArray *ephemeral;        /* UUIDs of the guests that end with this connection */
     gboolean closed;
 };
 
@@ -96,10 +96,10 @@ void client_unref(Client *client);
 /* Closes the connection and ends what depends on it. */
 void client_close(Client *client);
 /* Ties an ephemeral guest to the connection. FALSE where that is closed already. Any thread. */
-gboolean client_own_guest(Client *client, const char *name);
+gboolean client_own_guest(Client *client, const char *uuid);
 /* Destroys an ephemeral guest of a connection that is closed. Nobody else will do so: it is tried again where somebody works on the guest, or
  * libvirt does not answer, until hvmd leaves. In a worker. */
-void client_end_guest(const Client *client, const char *name);
+void client_end_guest(const Client *client, const char *uuid);
 
 /* Exports io.hvm1 on a connection that is authenticated. */
 gboolean service_export(Client *client, GError **error);

@@ -50,26 +50,26 @@ void client_unref(Client *client)
     g_free(client);
 }
 
-gboolean client_own_guest(Client *client, const char *name)
+gboolean client_own_guest(Client *client, const char *uuid)
 {
     g_mutex_lock(&client->lock);
     gboolean closed = client->closed;
 
     if (!closed)
-        g_ptr_array_add(client->ephemeral, g_strdup(name));
+        g_ptr_array_add(client->ephemeral, g_strdup(uuid));
     g_mutex_unlock(&client->lock);
     return !closed;
 }
 
 /* What is left when hvmd leaves ends with its connection to libvirt. */
-void client_end_guest(const Client *client, const char *name)
+void client_end_guest(const Client *client, const char *uuid)
 {
     Daemon *daemon = client->daemon;
 
     for (;;) {
         g_autoptr(GError) error = NULL;
 
-        if (guests_destroy(daemon->guests, client->caller, name, &error) || g_error_matches(error, HVM_ERROR, HVM_ERROR_NOT_FOUND))
+        if (guests_destroy_ephemeral(daemon->guests, uuid, &error))
             return;
         g_message("%s", error->message);
         if (g_atomic_int_get(&daemon->leaving))

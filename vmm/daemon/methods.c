@@ -266,15 +266,16 @@ static GVariant *run(Call *call, GError **error)
     const Caller *caller = call->client->caller;
     g_autoptr(Settings) settings = request_settings(call->request, error);
     g_autofree char *name = NULL;
+    g_autofree char *uuid = NULL;
     g_autoptr(GVariant) reply = NULL;
     GVariantDict dict;
 
     if (!settings || !guests_wait_ready(guests, READY_TIMEOUT_MS, error) ||
         !guests_run_ephemeral(guests, caller, request_string(call->request, "template"), settings, job_cancellable(call->job),
-                              &name, report, call->job, error))
+                              &name, &uuid, report, call->job, error))
         return NULL;
-    if (!client_own_guest(call->client, name)) {
-        client_end_guest(call->client, name);
+    if (!client_own_guest(call->client, uuid)) {
+        client_end_guest(call->client, uuid);
         g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "the connection closed while guest '%s' was booting", name);
         return NULL;
     }

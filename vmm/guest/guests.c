@@ -87,13 +87,11 @@ gboolean guests_check_visible(Guests *guests, const char *name, uid_t uid, GErro
     return guest != NULL;
 }
 
-Guest *guest_begin(Guests *guests, const Caller *caller, const char *name, const char *operation, GError **error)
+gboolean guest_take_operation(Guests *guests, Guest *guest, const char *operation, GError **error)
 {
     gint64 deadline = g_get_monotonic_time() + OPERATION_WAIT_S * G_TIME_SPAN_SECOND;
-    g_autoptr(Guest) guest = guests_find(guests, caller, name, error);
+    const char *name = guest->real->spec->name;
 
-    if (!guest)
-        return NULL;
     g_mutex_lock(&guests->lock);
     while (guest->operation && !guest->gone)
         if (!g_cond_wait_until(&guests->changed, &guests->lock, deadline))
@@ -107,18 +105,25 @@ Guest *guest_begin(Guests *guests, const Caller *caller, const char *name, const
     g_mutex_unlock(&guests->lock);
     if (gone) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_NOT_FOUND, "there is no guest '%s'", name);
-        return NULL;
+        return FALSE;
     }
     if (late) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "guest '%s': cannot %s it: hvmd is about to end", name, operation);
-        return NULL;
+        return FALSE;
     }
     if (other) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "guest '%s': cannot %s it: another caller's %s is under way", name,
                     operation, other);
-        return NULL;
+        return FALSE;
     }
-    return g_steal_pointer(&guest);
+    return TRUE;
+}
+
+Guest *guest_begin(Guests *guests, const Caller *caller, const char *name, const char *operation, GError **error)
+{
+    g_autoptr(Guest) guest = guests_find(guests, caller, name, error);
+
+    return guest && guest_take_operation(guests, guest, operation, error) ? g_steal_pointer(&guest) : NULL;
 }
 
 void guest_end(Guests *guests, Guest *guest)

@@ -69,7 +69,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Guest, guest_unref)
 /* A guest by name that the caller may see. NOT_FOUND. Takes the lock. */
 Guest *guests_find(Guests *guests, const Caller *caller, const char *name, GError **error);
 
-/* As guests_find(), and takes its operation; BUSY after 30 s. guest_end() gives it back (and unrefs). */
+/* Takes a guest's operation; BUSY after 30 s, NOT_FOUND where it is destroyed meanwhile. guest_end() gives it back. */
+gboolean guest_take_operation(Guests *guests, Guest *guest, const char *operation, GError **error);
+/* As guests_find(), and takes its operation. guest_end() gives it back (and unrefs). */
 Guest *guest_begin(Guests *guests, const Caller *caller, const char *name, const char *operation, GError **error);
 void guest_end(Guests *guests, Guest *guest);
 
