@@ -124,7 +124,23 @@ create mute --template mute >/dev/null
 refuses "an agent that does not answer in time, with the console's last line" 13 "mute.*console's last line: .+" hvm start mute
 is "the guest runs, for whoever wants to look" "$(state_of mute)" running
 refuses "exec in it, in time" 125 "mute" timeout 200 hvm exec mute -- true
-hvm destroy mute >/dev/null
+
+# A stop that waits for a guest which does not hear it is no lock on the guest, nor are many of them one on hvmd.
+like "a stop waits for a day at most" "$(raw --wait /run/hvm/hvmd.sock io.hvm1.Stop "{'name': <'mute'>, 'timeout': <uint32 86401>}")" \
+    'Error\.Invalid.*at most 86400.*86401'
+hvm stop mute --timeout 3000 >"$work/stop" 2>&1 &
+stop=$!
+t "it is asked to stop" wait_for 20 is_state mute stopping
+for ((i = 0; i < 140; i++)); do raw_call Stop "{'name': <'mute'>, 'timeout': <uint32 3000>}" >/dev/null; done
+t "a hard stop does not wait for it" hvm stop --hard mute
+wait $stop
+is "who waited is told that it is off" $? 0
+hvm start mute --no-wait >/dev/null
+hvm stop mute --timeout 3000 >"$work/stop" 2>&1 &
+stop=$!
+t "it is asked to stop" wait_for 20 is_state mute stopping
+t "nor does destroy" hvm destroy mute
+wait $stop
 
 # A full disk.
 mkdir "$work/small" && mount -t tmpfs -o size=64M,mode=755 tmpfs "$work/small"

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { READY_TIMEOUT_MS = 5000, STOP_TIMEOUT_S = 60 };
+enum { READY_TIMEOUT_MS = 5000, STOP_TIMEOUT_S = 60, STOP_TIMEOUT_MAX_S = 86400 };
 
 static GVariant *empty(void)
 {
@@ -305,6 +305,10 @@ static GVariant *stop(Call *call, GError **error)
     const char *how = NULL;
     GVariantDict dict;
 
+    if (timeout_s > STOP_TIMEOUT_MAX_S) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "Stop: timeout: wanted at most %d seconds, found %u", STOP_TIMEOUT_MAX_S, timeout_s);
+        return NULL;
+    }
     if (!guests_wait_ready(guests, READY_TIMEOUT_MS, error) ||
         !guests_stop(guests, call->client->caller, request_string(call->request, "name"), timeout_s, &how, report, call->job, error))
         return NULL;

@@ -93,9 +93,14 @@ gboolean guest_take_operation(Guests *guests, Guest *guest, const char *operatio
     const char *name = guest->real->spec->name;
 
     g_mutex_lock(&guests->lock);
-    while (guest->operation && !guest->gone)
+    while (guest->operation && !guest->gone) {
+        if (!guest->hurried && (strcmp(operation, "destroy") == 0 || strcmp(operation, "end") == 0)) {
+            guest->hurried = TRUE;
+            g_cond_broadcast(&guests->changed);
+        }
         if (!g_cond_wait_until(&guests->changed, &guests->lock, deadline))
             break;
+    }
     const char *other = guest->operation;
     gboolean gone = guest->gone;
     gboolean late = guests->leaving && strcmp(operation, "destroy") != 0;
@@ -130,6 +135,7 @@ void guest_end(Guests *guests, Guest *guest)
 {
     g_mutex_lock(&guests->lock);
     guest->operation = NULL;
+    guest->hurried = FALSE;
     guest->touched = ++guests->serial;
     g_cond_broadcast(&guests->changed);
     g_mutex_unlock(&guests->lock);
@@ -210,7 +216,7 @@ gboolean guest_wait_off(Guests *guests, Guest *guest, gint64 deadline_us)
     gboolean off = FALSE;
 
     g_mutex_lock(&guests->lock);
-    while (!(off = guest->state == GUEST_OFF || guest->state == GUEST_CRASHED) && !guests->leaving)
+    while (!(off = guest->state == GUEST_OFF || guest->state == GUEST_CRASHED) && !guests->leaving && !guest->hurried)
         if (!g_cond_wait_until(&guests->changed, &guests->lock, deadline_us))
             break;
     g_mutex_unlock(&guests->lock);

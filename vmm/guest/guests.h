@@ -110,7 +110,7 @@ gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *
 gboolean guests_start(Guests *guests, const Caller *caller, const char *name, gboolean wait, GuestsProgressFunc progress,
                       gpointer data, GError **error);
 
-/* Asks the agent, then ACPI, then ends it when `timeout_s` ran out (0: at once). *ret_how: "agent", "acpi", "hard", "off". */
+/* Asks the agent, then ACPI, then ends it when `timeout_s` ran out (0: at once) or somebody else would destroy it or stop it at once. *ret_how: "agent", "acpi", "hard", "off". */
 gboolean guests_stop(Guests *guests, const Caller *caller, const char *name, unsigned timeout_s, const char **ret_how,
                      GuestsProgressFunc progress, gpointer data, GError **error);
 
