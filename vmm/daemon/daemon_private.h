@@ -2,6 +2,7 @@
  * daemon_private.h: what the files of vmm/daemon share.
  *
  *   main.c      options, signals, the loop
+ *   lock.c      one hvmd for a socket and a store
  *   listener.c  the socket: accept, authenticate, who is calling
  *   service.c   the interface io.hvm1: authorise, check the request, dispatch, answer
  *   methods.c   what each method does
@@ -33,12 +34,14 @@ struct Daemon {
     GSocketService *service;
     GHashTable *clients; /* set of Client */
     char *guid;
-    int lock_fd;
+    int socket_lock_fd;  /* the two of lock.c, or -1 */
+    int store_lock_fd;
     GQueue pending;      /* of Entry (listener.c): connections that have not authenticated yet */
     GHashTable *threads; /* uid -> number of calls and jobs in threads, of users other than root */
     gint workers;        /* atomic: calls in threads */
     gint leaving;        /* atomic: no new work */
     gboolean activated;  /* systemd holds the socket, and starts us again when it is used */
+    gboolean bound;      /* we have made the socket, and remove it */
     unsigned idle_checks;
 };
 
@@ -84,12 +87,15 @@ struct Call {
 /* Ended by a row with name NULL. */
 extern const Method methods[];
 
-/* Takes the socket; who connects waits until listener_serve(), which may be called again. */
+/* Makes sure that no other hvmd serves the socket or works on the store, until locks_release() or the process's end. BUSY; HOST. */
+gboolean locks_take(Daemon *daemon, GError **error);
+void locks_release(Daemon *daemon);
+
+/* Takes the socket, with the locks held. BUSY where somebody else listens on it. Who connects waits until listener_serve(), which may be called again. */
 gboolean listener_start(Daemon *daemon, GError **error);
 void listener_serve(Daemon *daemon);
-/* No more connections; those that are there are closed. Nobody else serves the socket until listener_release(). */
+/* No more connections; those that are there are closed. Nobody else serves the socket until locks_release(). */
 void listener_stop(Daemon *daemon);
-void listener_release(Daemon *daemon);
 
 Client *client_ref(Client *client);
 void client_unref(Client *client);

@@ -79,7 +79,8 @@ static int serve(Daemon *daemon, GError **error)
     guint term = g_unix_signal_add(SIGTERM, quit, daemon);
     guint interrupt = g_unix_signal_add(SIGINT, quit, daemon);
 
-    if (listener_start(daemon, error) && (daemon->guests = guests_new(&daemon->config->guests, error))) {
+    if (locks_take(daemon, error) && listener_start(daemon, error) &&
+        (daemon->guests = guests_new(&daemon->config->guests, error))) {
         guests_set_listener(daemon->guests, events_on_guest, daemon);
         if (daemon->activated)
             g_timeout_add_seconds(IDLE_CHECK_S, leave_when_idle, daemon);
@@ -95,7 +96,7 @@ static int serve(Daemon *daemon, GError **error)
     while (g_atomic_int_get(&daemon->workers) > 0)
         g_main_context_iteration(NULL, TRUE);
     g_clear_pointer(&daemon->guests, guests_free);
-    listener_release(daemon);
+    locks_release(daemon);
     g_source_remove(term);
     g_source_remove(interrupt);
     return error && *error ? hvm_error_exit_status(*error) : EXIT_SUCCESS;
@@ -112,7 +113,7 @@ int main(int argc, char **argv)
     };
     g_autoptr(GOptionContext) context = g_option_context_new("- manage virtual machines of an HPC node");
     g_autoptr(GError) error = NULL;
-    Daemon daemon = {.lock_fd = -1};
+    Daemon daemon = {.socket_lock_fd = -1, .store_lock_fd = -1};
 
     g_option_context_add_main_entries(context, options, NULL);
     if (!g_option_context_parse(context, &argc, &argv, &error))
