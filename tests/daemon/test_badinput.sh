@@ -212,6 +212,9 @@ like "a missing key" "$(raw_call Show '@a{sv} {}')" 'Error\.Invalid.*name'
 like "an unknown key" "$(raw_call Show "{'name': <'g'>, 'nmae': <'g'>}")" 'Error\.Invalid.*nmae'
 like "a wrong type" "$(raw_call Show "{'name': <7>}")" 'Error\.Invalid.*name'
 like "a key twice" "$(raw_call Show "{'name': <'g'>, 'name': <'h'>}")" 'Error\.Invalid|duplicate|twice'
+settings=$(for ((i = 0; i < 257; i++)); do printf "'device d%d.kind': 'x', " $i; done)
+like "more settings than a guest can have" "$(raw --wait /run/hvm/hvmd.sock io.hvm1.Create \
+    "{'name': <'g'>, 'template': <'debian12'>, 'settings': <{${settings%, }}>}")" 'Error\.Invalid: settings: wanted at most 256, found 257'
 like "a job that is none" "$(raw_call WaitJob "{'job': <uint32 77>}")" 'Error\.NotFound'
 t "hvmd lives" hvmd_answers
 done_testing

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { READY_TIMEOUT_MS = 5000, STOP_TIMEOUT_S = 60, STOP_TIMEOUT_MAX_S = 86400 };
+enum { READY_TIMEOUT_MS = 5000, STOP_TIMEOUT_S = 60, STOP_TIMEOUT_MAX_S = 86400, SETTINGS_MAX = 256 };
 
 static GVariant *empty(void)
 {
@@ -235,6 +235,10 @@ static Settings *request_settings(GVariant *request, GError **error)
     g_autoptr(Settings) settings = settings_new(template_keys);
     g_autoptr(GVariant) pairs = g_variant_lookup_value(request, "settings", G_VARIANT_TYPE("a{ss}"));
 
+    if (pairs && g_variant_n_children(pairs) > SETTINGS_MAX) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "settings: wanted at most %d, found %zu", SETTINGS_MAX, g_variant_n_children(pairs));
+        return NULL;
+    }
     for (gsize i = 0; pairs && i < g_variant_n_children(pairs); i++) {
         const char *name = NULL, *value = NULL;
 
