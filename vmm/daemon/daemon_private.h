@@ -50,6 +50,7 @@ struct Client {
     Daemon *daemon;
     GDBusConnection *connection; /* NULL once closed */
     Caller *caller;
+    gboolean in_group;           /* when it connected: of the group that may create guests, or root */
     GHashTable *jobs;            /* id -> Job */
     GHashTable *execs;           /* id -> Exec */
     guint32 last_id;

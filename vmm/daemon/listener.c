@@ -130,6 +130,7 @@ typedef struct {
     uid_t uid;
     gboolean authenticating; /* or waits for its turn */
     Caller *caller;
+    gboolean in_group;
 } Entry;
 
 static void entry_begin(Entry *entry);
@@ -207,6 +208,7 @@ static void on_authenticated(GObject *source G_GNUC_UNUSED, GAsyncResult *result
     client->daemon = daemon;
     client->connection = g_object_ref(connection);
     client->caller = g_steal_pointer(&entry->caller);
+    client->in_group = entry->in_group;
     client->jobs = g_hash_table_new(NULL, NULL);
     g_mutex_init(&client->lock);
     client->ephemeral = g_ptr_array_new_with_free_func(g_free);
@@ -243,6 +245,7 @@ static void look_up_caller(GTask *task, gpointer source G_GNUC_UNUSED, gpointer 
     GError *error = NULL;
 
     entry->caller = caller_new(g_socket_get_fd(socket), &error);
+    entry->in_group = entry->caller && (entry->caller->uid == 0 || caller_in_group(entry->caller, entry->daemon->config->group));
     if (entry->caller)
         g_task_return_boolean(task, TRUE);
     else

@@ -131,7 +131,7 @@ static gboolean authorize(const Client *client, const GDBusMethodInfo *info, GVa
         /* Without a name the check of the request refuses it. */
         return caller->uid == 0 || !name || guests_check_visible(client->daemon->guests, name, caller->uid, error);
     }
-    if (caller->uid == 0 || (g_strcmp0(right, "group") == 0 && caller_in_group(caller, client->daemon->config->group)))
+    if (caller->uid == 0 || (g_strcmp0(right, "group") == 0 && client->in_group))
         return TRUE;
     if (g_strcmp0(right, "group") == 0)
         g_set_error(error, HVM_ERROR, HVM_ERROR_DENIED, "%s: wanted root or a member of group '%s', found user %s", info->name,
