@@ -39,6 +39,13 @@ t "root gets in while a stranger holds 200 silent connections" timeout 3 hvm lis
 t "so does another user" as alice timeout 3 hvm list
 wait $client
 
+# Nothing is kept of those that have gone.
+before=$(ls "/proc/$hvmd_pid/fd" | wc -l)
+like "clients that come and go" "$(eve_floods leave 300)" "left 300"
+few_descriptors() { [ $(($(ls "/proc/$hvmd_pid/fd" | wc -l) - before)) -lt 10 ]; }
+t "leave nothing behind" wait_for 10 few_descriptors
+t "and do not count" as eve timeout 10 hvm list
+
 # A client that does not read is cut, whatever it calls.
 before=$(resident_kib)
 like "answers of io.hvm1 not read" "$(eve_floods unread io.hvm1.Doctor 2000)" "^cut"

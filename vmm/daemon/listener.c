@@ -218,6 +218,8 @@ static void on_authenticated(GObject *source G_GNUC_UNUSED, GAsyncResult *result
     if (!service_export(client, &error)) {
         g_warning("%s", error->message);
         client_close(client);
+    } else if (g_dbus_connection_is_closed(connection)) { /* before there was anybody to be told of it */
+        client_close(client);
     } else {
         g_dbus_connection_start_message_processing(connection);
     }
