@@ -3,6 +3,7 @@
  *
  *   main.c      options, signals, the loop
  *   lock.c      one hvmd for a socket and a store
+ *   receive.c   what is taken from a socket at most
  *   listener.c  the socket: accept, authenticate, who is calling
  *   service.c   the interface io.hvm1: authorise, check the request, dispatch, answer
  *   methods.c   what each method does

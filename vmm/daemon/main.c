@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 /* Leaves after a minute of idleness. */
-enum { IDLE_CHECK_S = 10, IDLE_CHECKS = 6, DESCRIPTORS = 65536, KNOWN_TIMEOUT_MS = 2000 };
+enum { IDLE_CHECK_S = 10, IDLE_CHECKS = 6, DESCRIPTORS = 65536, KNOWN_TIMEOUT_MS = 2000, LOG_MAX = 200 };
 
 static gboolean quit(gpointer data)
 {
@@ -63,6 +63,14 @@ static void raise_descriptors(void)
     limit.rlim_cur = limit.rlim_max < DESCRIPTORS ? limit.rlim_max : DESCRIPTORS;
     if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
         g_debug("cannot raise the limit of open files");
+}
+
+/* GDBus shows what it cannot read, all of it. */
+static void log_briefly(const char *domain, GLogLevelFlags level, const char *message, gpointer data)
+{
+    g_autofree char *brief = g_strndup(message, LOG_MAX);
+
+    g_log_default_handler(domain, level, brief, data);
 }
 
 /* Who asks before the guests are known would be told that there are none; without libvirt they are told that. */
@@ -124,6 +132,7 @@ int main(int argc, char **argv)
     }
     (void)HVM_ERROR;
     signal(SIGPIPE, SIG_IGN);
+    g_log_set_handler("GLib-GIO", G_LOG_LEVEL_WARNING, log_briefly, NULL);
     if (geteuid() != 0) {
         fprintf(stderr, "hvmd: wanted to run as root, found uid %u\n", geteuid());
         return hvm_error_status(HVM_ERROR_DENIED);

@@ -11,7 +11,7 @@
 
 /* A client with more unanswered or unread calls than this is not reading: it is dropped before its queue grows. Root is not kept
  * out by what others do: WORKERS_MAX is theirs. */
-enum { OUTSTANDING_MAX = 64, WORKERS_MAX = 256, THREADS_PER_USER_MAX = 48 };
+enum { OUTSTANDING_MAX = 64, WORKERS_MAX = 256, THREADS_PER_USER_MAX = 48, KEYS_MAX = 64 };
 
 gboolean user_enter(Daemon *daemon, uid_t uid, GError **error)
 {
@@ -254,17 +254,6 @@ static void unref_client(gpointer client)
     client_unref(client);
 }
 
-/* No method takes descriptors: they are closed before they add up. */
-static void close_descriptors(GDBusMessage *message)
-{
-    GUnixFDList *list = g_dbus_message_get_unix_fd_list(message);
-    int count = 0;
-    g_autofree int *fds = list ? g_unix_fd_list_steal_fds(list, &count) : NULL;
-
-    for (int i = 0; i < count; i++)
-        close(fds[i]);
-}
-
 /*
  * What comes and what leaves, in GDBus's thread. A message leaves when it is written, so that one whose reader does not read stays
  * counted; GDBus's own answers (Peer, Introspectable, Properties, what is unknown) count as ours. NULL: the message goes no further.
@@ -280,7 +269,6 @@ static GDBusMessage *on_message(GDBusConnection *connection G_GNUC_UNUSED, GDBus
         g_atomic_int_add(&client->events, -1);
     if (!incoming)
         return message;
-    close_descriptors(message);
     if (type != G_DBUS_MESSAGE_TYPE_METHOD_CALL || g_dbus_message_get_flags(message) & G_DBUS_MESSAGE_FLAGS_NO_REPLY_EXPECTED)
         return message;
 
@@ -308,7 +296,9 @@ static void on_method(GDBusConnection *connection G_GNUC_UNUSED, const char *sen
         g_object_unref(invocation);
         return;
     }
-    if (!authorize(client, info, request, &error) || !check_request(method, request, &error)) {
+    if (g_variant_n_children(request) > KEYS_MAX)
+        refuse(&error, name, "wanted at most %d keys, found %zu", KEYS_MAX, g_variant_n_children(request));
+    if (error || !authorize(client, info, request, &error) || !check_request(method, request, &error)) {
         service_answer(invocation, NULL, NULL, error);
         return;
     }
