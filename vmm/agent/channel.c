@@ -19,15 +19,23 @@ void channel_process_free(ChannelProcess *process)
     g_free(process);
 }
 
-Channel *channel_new(const char *guest_name, int socket)
+Channel *channel_new(const char *guest_name, int socket, GError **error)
 {
-    Channel *channel = g_new0(Channel, 1);
+    int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    Channel *channel;
 
+    if (wake < 0) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "guest '%s': cannot make a descriptor for its channel: %s", guest_name,
+                    g_strerror(errno));
+        close(socket);
+        return NULL;
+    }
+    channel = g_new0(Channel, 1);
     g_mutex_init(&channel->mutex);
     g_cond_init(&channel->changed);
     channel->guest = g_strdup(guest_name);
     channel->socket = socket;
-    channel->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    channel->wake = wake;
     channel->is_open = TRUE;
     channel->processes = g_ptr_array_new_with_free_func((GDestroyNotify)channel_process_free);
     g_queue_init(&channel->control);
@@ -136,7 +144,9 @@ Channel *channel_open(const char *socket_path, const char *guest_name, unsigned 
 
     if (socket < 0)
         return NULL;
-    channel = channel_new(guest_name, socket);
+    channel = channel_new(guest_name, socket, error);
+    if (!channel)
+        return NULL;
     channel->thread = g_thread_new("agent-channel", channel_thread, channel);
     handler = cancellable ? g_cancellable_connect(cancellable, G_CALLBACK(on_cancelled), channel, NULL) : 0;
     good = wait_established(channel, deadline_us, timeout_ms, cancellable, error);

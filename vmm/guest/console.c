@@ -129,12 +129,19 @@ static Console *console_new(const char *path, GError **error)
         g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "cannot connect to its console at %s: %s", path, g_strerror(errno));
         return NULL;
     }
+    int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+    if (wake_fd < 0) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "cannot make a descriptor for its console: %s", g_strerror(errno));
+        close(qemu_fd);
+        return NULL;
+    }
     Console *console = g_new0(Console, 1);
 
     g_atomic_ref_count_init(&console->references);
     g_mutex_init(&console->lock);
     console->qemu_fd = qemu_fd;
-    console->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    console->wake_fd = wake_fd;
     console->writer = -1;
     return console;
 }
