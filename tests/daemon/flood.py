@@ -3,6 +3,7 @@
 usage: flood.py SOCKET silent COUNT SECONDS        connections that never say who they are
        flood.py SOCKET leave COUNT                  connections that say who they are, and go
        flood.py SOCKET unread MEMBER COUNT          calls whose answers are not read (MEMBER: Interface.Member)
+       flood.py SOCKET logs NAME COUNT              calls to Logs whose answers are not read
        flood.py SOCKET descriptors COUNT            calls to Doctor, each with 200 descriptors
        flood.py SOCKET trickle SIZE COUNT           a message of SIZE bytes, COUNT of them one by one, each with 200 descriptors
        flood.py SOCKET malformed SIZE               a message of SIZE bytes that is none
@@ -137,6 +138,15 @@ def unread(path, member, count):
     print("cut" if is_cut(peer) else "open")
 
 
+def logs(path, name, count):
+    entry = variant_entry("name", "s", text(name), 4)
+    peer = login(path)
+    peer.sendall(b"".join(call(serial, "io.hvm1", "Logs", body=struct.pack("<II", len(entry), 0) + entry)
+                          for serial in range(1, count + 1)))
+    time.sleep(2)
+    print("cut" if is_cut(peer) else "open")
+
+
 def descriptors(path, count):
     peer = login(path)
     null = os.open("/dev/null", os.O_RDONLY)
@@ -194,6 +204,8 @@ def main():
         leave(path, int(rest[0]))
     elif what == "unread":
         unread(path, rest[0], int(rest[1]))
+    elif what == "logs":
+        logs(path, rest[0], int(rest[1]))
     elif what == "descriptors":
         descriptors(path, int(rest[0]))
     elif what == "trickle":

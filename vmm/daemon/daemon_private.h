@@ -55,7 +55,9 @@ struct Client {
     GHashTable *jobs;            /* id -> Job */
     GHashTable *execs;           /* id -> Exec */
     guint32 last_id;
-    gint outstanding;            /* atomic: calls whose answer has not left yet */
+    GHashTable *outstanding;     /* serial -> weight of calls whose answer has not left yet; this and the next two: GDBus's thread alone */
+    unsigned weight;             /* of all of them */
+    gboolean dropped;            /* it does not read its answers */
     gboolean subscribed;         /* wants GuestEvent */
     gint events;                 /* atomic: of those, how many have not left yet */
     GMutex lock;                 /* the two below: jobs add to them */

@@ -44,6 +44,7 @@ void client_unref(Client *client)
     caller_free(client->caller);
     g_hash_table_unref(client->jobs);
     g_hash_table_unref(client->execs);
+    g_hash_table_unref(client->outstanding);
     g_ptr_array_unref(client->ephemeral);
     g_mutex_clear(&client->lock);
     g_free(client);
@@ -210,6 +211,7 @@ static void on_authenticated(GObject *source G_GNUC_UNUSED, GAsyncResult *result
     client->caller = g_steal_pointer(&entry->caller);
     client->in_group = entry->in_group;
     client->jobs = g_hash_table_new(NULL, NULL);
+    client->outstanding = g_hash_table_new(NULL, NULL);
     g_mutex_init(&client->lock);
     client->ephemeral = g_ptr_array_new_with_free_func(g_free);
     client->execs = g_hash_table_new_full(NULL, NULL, NULL, exec_free);

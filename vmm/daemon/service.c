@@ -11,7 +11,7 @@
 
 /* A client with more unanswered or unread calls than this is not reading: it is dropped before its queue grows. Root is not kept
  * out by what others do: WORKERS_MAX is theirs. */
-enum { OUTSTANDING_MAX = 64, WORKERS_MAX = 256, THREADS_PER_USER_MAX = 48, KEYS_MAX = 64 };
+enum { OUTSTANDING_MAX = 64, LOGS_WEIGHT = 16 /* up to 1 MiB each */, WORKERS_MAX = 256, THREADS_PER_USER_MAX = 48, KEYS_MAX = 64 };
 
 gboolean user_enter(Daemon *daemon, uid_t uid, GError **error)
 {
@@ -254,6 +254,32 @@ static void unref_client(gpointer client)
     client_unref(client);
 }
 
+/* Counts a call until its answer leaves. FALSE where the client does not read its answers, or reuses the serial of one that it awaits. */
+static gboolean admit(Client *client, GDBusMessage *message)
+{
+    gpointer serial = GUINT_TO_POINTER(g_dbus_message_get_serial(message));
+    unsigned weight = g_strcmp0(g_dbus_message_get_member(message), "Logs") == 0 ? LOGS_WEIGHT : 1;
+
+    if (client->dropped)
+        return FALSE;
+    if (client->weight + weight > OUTSTANDING_MAX || g_hash_table_contains(client->outstanding, serial)) {
+        client->dropped = TRUE;
+        g_idle_add_full(G_PRIORITY_DEFAULT, drop_client, client_ref(client), unref_client);
+        return FALSE;
+    }
+    client->weight += weight;
+    g_hash_table_insert(client->outstanding, serial, GUINT_TO_POINTER(weight));
+    return TRUE;
+}
+
+static void settle(Client *client, GDBusMessage *answer)
+{
+    gpointer weight = NULL;
+
+    if (g_hash_table_steal_extended(client->outstanding, GUINT_TO_POINTER(g_dbus_message_get_reply_serial(answer)), NULL, &weight))
+        client->weight -= GPOINTER_TO_UINT(weight);
+}
+
 /*
  * What comes and what leaves, in GDBus's thread. A message leaves when it is written, so that one whose reader does not read stays
  * counted; GDBus's own answers (Peer, Introspectable, Properties, what is unknown) count as ours. NULL: the message goes no further.
@@ -264,20 +290,14 @@ static GDBusMessage *on_message(GDBusConnection *connection G_GNUC_UNUSED, GDBus
     GDBusMessageType type = g_dbus_message_get_message_type(message);
 
     if (!incoming && (type == G_DBUS_MESSAGE_TYPE_METHOD_RETURN || type == G_DBUS_MESSAGE_TYPE_ERROR))
-        g_atomic_int_add(&client->outstanding, -1);
+        settle(client, message);
     else if (!incoming && type == G_DBUS_MESSAGE_TYPE_SIGNAL && g_strcmp0(g_dbus_message_get_member(message), "GuestEvent") == 0)
         g_atomic_int_add(&client->events, -1);
     if (!incoming)
         return message;
-    if (type != G_DBUS_MESSAGE_TYPE_METHOD_CALL || g_dbus_message_get_flags(message) & G_DBUS_MESSAGE_FLAGS_NO_REPLY_EXPECTED)
+    if (type != G_DBUS_MESSAGE_TYPE_METHOD_CALL || g_dbus_message_get_flags(message) & G_DBUS_MESSAGE_FLAGS_NO_REPLY_EXPECTED ||
+        admit(client, message))
         return message;
-
-    gint outstanding = g_atomic_int_add(&client->outstanding, 1);
-
-    if (outstanding < OUTSTANDING_MAX)
-        return message;
-    if (outstanding == OUTSTANDING_MAX)
-        g_idle_add_full(G_PRIORITY_DEFAULT, drop_client, client_ref(client), unref_client);
     g_object_unref(message);
     return NULL;
 }
