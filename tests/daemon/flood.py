@@ -1,13 +1,18 @@
 """flood: a client of hvmd that does not behave, for the tests; it speaks D-Bus by hand, because a library would not let it.
 
 usage: flood.py SOCKET silent COUNT SECONDS        connections that never say who they are
+       flood.py SOCKET leave COUNT                  connections that say who they are, and go
        flood.py SOCKET unread MEMBER COUNT          calls whose answers are not read (MEMBER: Interface.Member)
+       flood.py SOCKET logs NAME COUNT              calls to Logs whose answers are not read
        flood.py SOCKET descriptors COUNT            calls to Doctor, each with 200 descriptors
+       flood.py SOCKET trickle SIZE COUNT           a message of SIZE bytes, COUNT of them one by one, each with 200 descriptors
+       flood.py SOCKET malformed SIZE               a message of SIZE bytes that is none
        flood.py SOCKET hasty NAME COUNT             an Exec and COUNT calls in one write, then the connection is cut
 
 Prints what became of it: `refused N` connections, or `cut` where hvmd closed the connection and `open` where not.
 """
 import array
+import errno
 import os
 import socket
 import struct
@@ -101,6 +106,12 @@ def silent(path, count, seconds):
     print("refused", refused)
 
 
+def leave(path, count):
+    for _ in range(count):
+        login(path).close()
+    print("left", count)
+
+
 def unread(path, member, count):
     peer = login(path)
     interface, _, method = member.rpartition(".")
@@ -127,6 +138,15 @@ def unread(path, member, count):
     print("cut" if is_cut(peer) else "open")
 
 
+def logs(path, name, count):
+    entry = variant_entry("name", "s", text(name), 4)
+    peer = login(path)
+    peer.sendall(b"".join(call(serial, "io.hvm1", "Logs", body=struct.pack("<II", len(entry), 0) + entry)
+                          for serial in range(1, count + 1)))
+    time.sleep(2)
+    print("cut" if is_cut(peer) else "open")
+
+
 def descriptors(path, count):
     peer = login(path)
     null = os.open("/dev/null", os.O_RDONLY)
@@ -139,6 +159,37 @@ def descriptors(path, count):
     time.sleep(1)
 
 
+def trickle(path, size, count):
+    peer = login(path)
+    null = os.open("/dev/null", os.O_RDONLY)
+    fds = array.array("i", [null] * 200)
+    message = call(1, "io.hvm1", "Doctor", body=bytes(8))
+    message = message[:4] + struct.pack("<I", size) + message[8:]
+    try:
+        peer.sendall(message)
+        while count:
+            try:
+                peer.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+                count -= 1
+            except OSError as error:
+                if error.errno != errno.ETOOMANYREFS:  # of this user's, on their way to hvmd
+                    raise
+                time.sleep(0.001)
+    except OSError:
+        print("cut")
+        return
+    print("sent")
+    sys.stdout.flush()
+    time.sleep(1)
+    print("cut" if is_cut(peer) else "open")
+
+
+def malformed(path, size):
+    peer = login(path)
+    peer.sendall(call(1, "io.hvm1", "Doctor", body=b"\xff" * size))
+    print("cut" if is_cut(peer) else "open")
+
+
 def hasty(path, name, count):
     peer = login(path)
     peer.sendall(exec_call(1, name) + b"".join(call(serial, "io.hvm1", "List") for serial in range(2, count + 2)))
@@ -149,10 +200,18 @@ def main():
     path, what, rest = sys.argv[1], sys.argv[2], sys.argv[3:]
     if what == "silent":
         silent(path, int(rest[0]), float(rest[1]))
+    elif what == "leave":
+        leave(path, int(rest[0]))
     elif what == "unread":
         unread(path, rest[0], int(rest[1]))
+    elif what == "logs":
+        logs(path, rest[0], int(rest[1]))
     elif what == "descriptors":
         descriptors(path, int(rest[0]))
+    elif what == "trickle":
+        trickle(path, int(rest[0]), int(rest[1]))
+    elif what == "malformed":
+        malformed(path, int(rest[0]))
     else:
         hasty(path, rest[0], int(rest[1]))
 

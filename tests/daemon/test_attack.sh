@@ -39,6 +39,13 @@ t "root gets in while a stranger holds 200 silent connections" timeout 3 hvm lis
 t "so does another user" as alice timeout 3 hvm list
 wait $client
 
+# Nothing is kept of those that have gone.
+before=$(ls "/proc/$hvmd_pid/fd" | wc -l)
+like "clients that come and go" "$(eve_floods leave 300)" "left 300"
+few_descriptors() { [ $(($(ls "/proc/$hvmd_pid/fd" | wc -l) - before)) -lt 10 ]; }
+t "leave nothing behind" wait_for 10 few_descriptors
+t "and do not count" as eve timeout 10 hvm list
+
 # A client that does not read is cut, whatever it calls.
 before=$(resident_kib)
 like "answers of io.hvm1 not read" "$(eve_floods unread io.hvm1.Doctor 2000)" "^cut"
@@ -49,17 +56,27 @@ after=$(resident_kib)
 t "hvmd serves others" timeout 10 hvm list
 
 # Descriptors that nobody asked for are not kept.
-eve_floods descriptors 60 >/dev/null &
-client=$!
-n=0
-for ((i = 0; i < 15; i++)); do
-    found=$(ls "/proc/$hvmd_pid/fd" | wc -l)
-    [ "$found" -le $n ] || n=$found
-    sleep 0.1
+for flood in "descriptors 60" "trickle 1000000 300"; do
+    eve_floods $flood >"$work/flood" &
+    client=$!
+    n=0
+    for ((i = 0; i < 15; i++)); do
+        found=$(ls "/proc/$hvmd_pid/fd" | wc -l)
+        [ "$found" -le $n ] || n=$found
+        sleep 0.1
+    done
+    [ "$n" -lt 300 ] && pass "descriptors are not kept: $flood" || fail "hvmd holds $n descriptors: $flood"
+    wait $client
+    like "they were sent" "$(cat "$work/flood")" "^sent"
+    t "hvmd serves others" timeout 10 hvm list
 done
-[ "$n" -lt 300 ] && pass "descriptors are not kept" || fail "hvmd holds $n descriptors"
-wait $client
-t "hvmd serves others" timeout 10 hvm list
+
+# Messages are bounded, and what is said of them.
+like "a message larger than any call is not waited for" "$(eve_floods trickle 100000000 1)" "cut$"
+before=$(stat -c %s "$log")
+like "nor is one that is none" "$(eve_floods malformed 1000000)" "^cut"
+t "nor is it shown at length" test $(($(stat -c %s "$log") - before)) -lt 2000
+like "a request of many keys" "$(raw_call Show "{$(printf "'k%d': <1>, " {1..300})'name': <'g'>}")" "Error.Invalid.*at most 64 keys, found 301"
 t "hvmd runs" hvmd_running
 
 t "hvmd leaves" hvmd_stop

@@ -145,7 +145,24 @@ is "the guest is there and runs, for whoever wants to look" "$(state_of mute)" r
 refuses "exec in it, in time" 125 "mute" timeout 200 hvm exec mute -- true
 t "it is stopped, for it must" timeout 60 hvm stop mute --timeout 6
 is "hard, after it was asked" "$out" "guest 'mute' is stopped hard: what it had not written to its disk is lost"
-hvm destroy mute >/dev/null
+hvm start mute --no-wait >/dev/null
+
+# A stop that waits for a guest which does not hear it is no lock on the guest, nor are many of them one on hvmd.
+like "a stop waits for a day at most" "$(raw --wait /run/hvm/hvmd.sock io.hvm1.Stop "{'name': <'mute'>, 'timeout': <uint32 86401>}")" \
+    'Error\.Invalid.*at most 86400.*86401'
+hvm stop mute --timeout 3000 >"$work/stop" 2>&1 &
+stop=$!
+t "it is asked to stop" wait_for 20 is_state mute stopping
+for ((i = 0; i < 140; i++)); do raw_call Stop "{'name': <'mute'>, 'timeout': <uint32 3000>}" >/dev/null; done
+t "a hard stop does not wait for it" hvm stop --hard mute
+wait $stop
+is "who waited is told that it is off" $? 0
+hvm start mute --no-wait >/dev/null
+hvm stop mute --timeout 3000 >"$work/stop" 2>&1 &
+stop=$!
+t "it is asked to stop" wait_for 20 is_state mute stopping
+t "nor does destroy" hvm destroy mute
+wait $stop
 
 # A full disk.
 mkdir "$work/small" && mount -t tmpfs -o size=192M,mode=755 tmpfs "$work/small"
@@ -231,6 +248,9 @@ like "a missing key" "$(raw_call Show '@a{sv} {}')" 'Error\.Invalid.*name'
 like "an unknown key" "$(raw_call Show "{'name': <'g'>, 'nmae': <'g'>}")" 'Error\.Invalid.*nmae'
 like "a wrong type" "$(raw_call Show "{'name': <7>}")" 'Error\.Invalid.*name'
 like "a key twice" "$(raw_call Show "{'name': <'g'>, 'name': <'h'>}")" 'Error\.Invalid|duplicate|twice'
+settings=$(for ((i = 0; i < 257; i++)); do printf "'device d%d.kind': 'x', " $i; done)
+like "more settings than a guest can have" "$(raw --wait /run/hvm/hvmd.sock io.hvm1.Create \
+    "{'name': <'g'>, 'template': <'debian12'>, 'settings': <{${settings%, }}>}")" 'Error\.Invalid: settings: wanted at most 256, found 257'
 like "a job that is none" "$(raw_call WaitJob "{'job': <uint32 77>}")" 'Error\.NotFound'
 t "hvmd lives" hvmd_answers
 done_testing

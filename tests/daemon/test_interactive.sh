@@ -56,6 +56,15 @@ is "the place is free again" "$(terminal 24x80 'wait:Ctrl-]' 'send:\x1d' -- hvm 
 is "a terminal is put back" "$(terminal 24x80 'wait:Ctrl-] leaves' 'send:\x1d' wait:after -- \
     sh -c 'a=$(stty -g); hvm console g; [ "$a" = "$(stty -g)" ] && echo after same' | grep -c 'after same')" 1
 
+# A guest's sockets lie in a folder of QEMU's user: who broke out of a guest does not get to root's sockets by a link there.
+sockets=/run/hvm/guests/$(uuid_of g)
+mv "$sockets/console.sock" "$sockets/kept"
+setpriv --reuid "$(stat -c %u "$sockets")" --clear-groups ln -s /run/libvirt/libvirt-sock "$sockets/console.sock"
+like "a link in place of its console is not followed" "$(raw_call Console "{'name': <'g'>}")" "Error.Host: .*console.sock: .*non-socket"
+rm "$sockets/console.sock"
+mv "$sockets/kept" "$sockets/console.sock"
+like "the console itself is there again" "$(raw_call Console "{'name': <'g'>}")" "'console': <handle 0>"
+
 # --- cp ---------------------------------------------------------------------------------------------------------------
 
 # What a tree is: kinds, modes, times, links and content.

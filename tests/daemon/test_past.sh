@@ -48,6 +48,11 @@ vsh destroy a >/dev/null
 t "a guest ended with virsh is off" wait_for 30 is_state a off
 no_leaks "its promise is free" off
 
+# Long answers that nobody reads do not add up.
+head -c 2000000 /dev/zero | tr '\0' x >>"$store/guests/$(uuid_of a)/console.log"
+is "a log's last MiB is read" "$(hvm logs a | wc -c)" $((1 << 20))
+like "who asks for many and reads none is cut" "$(python3 "$HVM_TEST_SOURCE/tests/daemon/flood.py" /run/hvm/hvmd.sock logs a 20)" "^cut"
+
 # A guest that is taken away with virsh, or that libvirt lost: its disk is not hvmd's to remove.
 stray=$store/guests/$(uuid_of a)
 vsh dumpxml --inactive a >"$work/a.xml"

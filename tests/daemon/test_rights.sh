@@ -79,6 +79,15 @@ is "bob sees that CPUs are taken, not by whom" "$(as bob hvm host --json | json 
 t "root sees and ends it" hvm stop --hard hers
 t "alice destroys it" as alice hvm destroy hers
 
+# A group of ten thousand members is a group.
+cp /etc/group "$work/group.before"
+awk '/^hvm:/ { printf "%s", $0; for (i = 0; i < 10000; i++) printf ",member-number-%d", i; print ""; next } 1' \
+    "$work/group.before" >/etc/group
+t "alice is in a large group" as alice hvm create large --template debian12 --cpus 1 --memory 512M
+refuses "eve is not" 5 "group 'hvm'" as eve hvm create mine --template debian12
+hvm destroy large >/dev/null
+cat "$work/group.before" >/etc/group
+
 # Limits of one user.
 hvmd_stop
 write_conf "[limits]" "guests=1" "cpus=1" "memory=600M" "pages=256M"

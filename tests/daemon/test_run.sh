@@ -89,6 +89,21 @@ kill -9 $client
 wait $client 2>/dev/null
 no_leaks "nothing is left after kill -9 of hvm"
 
+# Its name may be another's before its connection closes.
+start_run debian12 -- sh -c 'echo ready; exec sleep 1000'
+wait_for 120 says ready
+name=$(vsh list --name | head -n1)
+kill -STOP $client
+t "a run's guest is destroyed by somebody else" hvm destroy "$name"
+t "a lasting guest gets its name" create "$name"
+kill -9 $client
+wait $client 2>/dev/null
+t "a run as long as another" run debian12 -- true
+t "the lasting guest outlives the connection" hvm show "$name"
+t "so does its disk" test -e "$store/guests/$(uuid_of "$name")/root.qcow2"
+hvm destroy "$name" >/dev/null
+no_leaks "nothing is left of both"
+
 start_run debian12 -- sh -c 'echo ready; exec sleep 1000'
 wait_for 120 says ready
 hvmd_kill

@@ -409,7 +409,7 @@ static void fuzz_channel(Input *input)
     int ends[2];
 
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
-    channel = channel_new("g", ends[0]);
+    channel = channel_new("g", ends[0], NULL);
     channel->session = 7;
     hello[PROTOCOL_HEADER] = PROTOCOL_VERSION;
     protocol_seal(hello, PROTOCOL_HELLO_ACK, 0, 0, 7, PROTOCOL_HELLO_LENGTH);

@@ -3,6 +3,9 @@
  * is this test, and against a channel whose agent is this test.
  */
 #include "agent_fixture.h"
+#include "channel_private.h"
+
+#include <sys/resource.h>
 
 #define SESSION_A G_GUINT64_CONSTANT(0x1111222233334444)
 #define SESSION_B G_GUINT64_CONSTANT(0x5555666677778888)
@@ -809,10 +812,32 @@ static void test_channel_failed_exit(Guest *guest, G_GNUC_UNUSED gconstpointer d
     g_assert_true(channel_is_open(guest->channel));
 }
 
+/* Without a descriptor to wake its thread by, a channel could not be freed. */
+static void test_no_descriptor(void)
+{
+    g_autoptr(GError) error = NULL;
+    struct rlimit limit, before;
+    int ends[2], next;
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), ==, 0);
+    next = dup(ends[0]);
+    close(next);
+    g_assert_cmpint(getrlimit(RLIMIT_NOFILE, &before), ==, 0);
+    limit = before;
+    limit.rlim_cur = (rlim_t)next;
+    g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &limit), ==, 0);
+    g_assert_null(channel_new("g", ends[0], &error));
+    g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &before), ==, 0);
+    g_assert_error(error, HVM_ERROR, HVM_ERROR_HOST);
+    g_assert_cmpint(dup(ends[1]), ==, ends[0]); /* it was closed */
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static void test_open_fails(Guest *guest, G_GNUC_UNUSED gconstpointer data)
 {
     g_autoptr(GCancellable) cancellable = g_cancellable_new();
-    g_autofree char *long_path = g_strnfill(200, 'p');
+    g_autofree char *link = g_strconcat(guest->path, ".link", NULL);
     g_autoptr(GError) error = NULL;
     GThread *thread;
 
@@ -824,9 +849,11 @@ static void test_open_fails(Guest *guest, G_GNUC_UNUSED gconstpointer data)
     g_assert_error(error, HVM_ERROR, HVM_ERROR_TIMEOUT);
     g_clear_error(&error);
     close(accept(guest->listener, NULL, NULL));
-    g_assert_null(channel_open(long_path, "g", 100, NULL, &error));
+    g_assert_cmpint(symlink(guest->path, link), ==, 0); /* a link to a socket is not a socket of QEMU's */
+    g_assert_null(channel_open(link, "g", 100, NULL, &error));
     g_assert_error(error, HVM_ERROR, HVM_ERROR_AGENT);
     g_clear_error(&error);
+    unlink(link);
     g_cancellable_cancel(cancellable);
     g_assert_null(channel_open(guest->path, "g", ANSWER_MS, cancellable, &error));
     g_assert_error(error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
@@ -849,6 +876,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/agent-protocol/crc", test_crc);
+    g_test_add_func("/agent-protocol/no-descriptor", test_no_descriptor);
     g_test_add_func("/agent-protocol/bytewise", test_bytewise);
     g_test_add_func("/agent-protocol/half-frames", test_half_frames);
     g_test_add_func("/agent-protocol/forged-hello", test_forged_hello);

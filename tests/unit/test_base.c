@@ -1,12 +1,17 @@
 #include "hvm_error.h"
 #include "key.h"
+#include "peer.h"
 #include "process.h"
 #include "settings.h"
 #include "undo.h"
 #include "units.h"
 
+#include <errno.h>
 #include <gio/gio.h>
+#include <gio/gunixsocketaddress.h>
+#include <glib/gstdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static void test_sizes(void)
 {
@@ -218,6 +223,47 @@ static void test_errors(void)
     g_assert_cmpint(hvm_error_exit_status(error), ==, 7);
 }
 
+/* A socket is connected to by its own name alone. */
+static void test_peer(void)
+{
+    g_autofree char *folder = g_dir_make_tmp("hvm-peer-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(folder, "socket", NULL);
+    g_autofree char *other = g_build_filename(folder, "other", NULL);
+    g_autoptr(GSocketAddress) address = g_unix_socket_address_new(path);
+    g_autoptr(GSocket) socket = g_socket_new(G_SOCKET_FAMILY_UNIX, G_SOCKET_TYPE_STREAM, G_SOCKET_PROTOCOL_DEFAULT, NULL);
+    g_autoptr(GSocket) accepted = NULL;
+    int fd;
+
+    g_assert_cmpint(peer_connect(path), ==, -1);
+    g_assert_cmpint(errno, ==, ENOENT);
+    g_assert_true(g_socket_bind(socket, address, FALSE, NULL) && g_socket_listen(socket, NULL));
+    fd = peer_connect(path);
+    g_assert_cmpint(fd, >=, 0);
+    accepted = g_socket_accept(socket, NULL, NULL);
+    g_assert_nonnull(accepted);
+    g_assert_cmpint(write(fd, "x", 1), ==, 1);
+    close(fd);
+
+    g_assert_cmpint(symlink(path, other), ==, 0);
+    g_assert_cmpint(peer_connect(other), ==, -1);
+    g_assert_cmpint(errno, ==, ENOTSOCK);
+    g_unlink(other);
+    g_assert_true(g_file_set_contents(other, "", 0, NULL));
+    g_assert_cmpint(peer_connect(other), ==, -1);
+    g_assert_cmpint(errno, ==, ENOTSOCK);
+    g_unlink(other);
+    g_assert_cmpint(link(path, other), ==, 0);
+    g_assert_cmpint(peer_connect(other), ==, -1);
+    g_assert_cmpint(errno, ==, EMLINK);
+    g_unlink(other);
+
+    g_socket_close(socket, NULL);
+    g_assert_cmpint(peer_connect(path), ==, -1);
+    g_assert_cmpint(errno, ==, ECONNREFUSED);
+    g_unlink(path);
+    g_rmdir(folder);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -230,5 +276,6 @@ int main(int argc, char **argv)
     g_test_add_func("/base/settings-bad", test_settings_bad);
     g_test_add_func("/base/process", test_process);
     g_test_add_func("/base/errors", test_errors);
+    g_test_add_func("/base/peer", test_peer);
     return g_test_run();
 }

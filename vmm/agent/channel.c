@@ -1,13 +1,12 @@
 #include "channel_private.h"
 #include "hvm_error.h"
+#include "peer.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define CONNECT_PAUSE_US 50000
@@ -20,15 +19,23 @@ void channel_process_free(ChannelProcess *process)
     g_free(process);
 }
 
-Channel *channel_new(const char *guest_name, int socket)
+Channel *channel_new(const char *guest_name, int socket, GError **error)
 {
-    Channel *channel = g_new0(Channel, 1);
+    int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    Channel *channel;
 
+    if (wake < 0) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "guest '%s': cannot make a descriptor for its channel: %s", guest_name,
+                    g_strerror(errno));
+        close(socket);
+        return NULL;
+    }
+    channel = g_new0(Channel, 1);
     g_mutex_init(&channel->mutex);
     g_cond_init(&channel->changed);
     channel->guest = g_strdup(guest_name);
     channel->socket = socket;
-    channel->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    channel->wake = wake;
     channel->is_open = TRUE;
     channel->processes = g_ptr_array_new_with_free_func((GDestroyNotify)channel_process_free);
     g_queue_init(&channel->control);
@@ -71,23 +78,12 @@ static gboolean set_timeout_error(const char *guest_name, unsigned timeout_ms, G
 static int connect_until(const char *path, const char *guest_name, gint64 deadline_us, unsigned timeout_ms,
                          GCancellable *cancellable, GError **error)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-
-    if (g_strlcpy(address.sun_path, path, sizeof(address.sun_path)) >= sizeof(address.sun_path)) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_AGENT,
-                    "guest '%s': the path of the agent's socket is %zu bytes, wanted less than %zu: %s", guest_name,
-                    strlen(path), sizeof(address.sun_path), path);
-        return -1;
-    }
     for (;;) {
-        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        int code;
+        int fd = peer_connect(path);
+        int code = errno;
 
-        if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
-            return fd;
-        code = errno;
         if (fd >= 0)
-            close(fd);
+            return fd;
         /* EAGAIN: the backlog is full, another client is there still. */
         if (code != ENOENT && code != ECONNREFUSED && code != EAGAIN && code != EINTR) {
             g_set_error(error, HVM_ERROR, HVM_ERROR_AGENT, "guest '%s': cannot connect to the agent at %s: %s",
@@ -148,7 +144,9 @@ Channel *channel_open(const char *socket_path, const char *guest_name, unsigned 
 
     if (socket < 0)
         return NULL;
-    channel = channel_new(guest_name, socket);
+    channel = channel_new(guest_name, socket, error);
+    if (!channel)
+        return NULL;
     channel->thread = g_thread_new("agent-channel", channel_thread, channel);
     handler = cancellable ? g_cancellable_connect(cancellable, G_CALLBACK(on_cancelled), channel, NULL) : 0;
     good = wait_established(channel, deadline_us, timeout_ms, cancellable, error);

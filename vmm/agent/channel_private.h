@@ -66,7 +66,8 @@ struct Channel {
 };
 
 /* --- channel.c --- */
-Channel *channel_new(const char *guest_name, int socket);
+/* Without a thread yet. Takes the socket, and closes it on failure: HOST. */
+Channel *channel_new(const char *guest_name, int socket, GError **error);
 void channel_destroy(Channel *channel); /* without a thread */
 void channel_process_free(ChannelProcess *process);
 void channel_wake(Channel *channel);

@@ -12,7 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { GROUPS_MAX = 65536, NAME_BUFFER = 16384 };
+enum { GROUPS_MAX = 65536, NAME_BUFFER = 16384, GROUP_BUFFER_MAX = 1 << 26 };
 
 static gboolean read_groups(int socket_fd, Caller *caller)
 {
@@ -26,18 +26,38 @@ static gboolean read_groups(int socket_fd, Caller *caller)
     return TRUE;
 }
 
+/* The group of a name, or where that is NULL of a number. An entry of the user database has all of the group's members in it: the buffer
+ * grows until it fits. */
+static gboolean find_group(const char *name, gid_t *gid, char **ret_name)
+{
+    struct group entry, *found = NULL;
+    gboolean good = FALSE;
+    int code = ERANGE;
+
+    for (gsize size = NAME_BUFFER; code == ERANGE && size <= GROUP_BUFFER_MAX; size *= 2) {
+        g_autofree char *buffer = g_malloc(size);
+
+        code = name ? getgrnam_r(name, &entry, buffer, size, &found) : getgrgid_r(*gid, &entry, buffer, size, &found);
+        good = code == 0 && found;
+        if (good && ret_name)
+            *ret_name = g_strdup(found->gr_name);
+        if (good)
+            *gid = found->gr_gid;
+    }
+    return good;
+}
+
 static void read_names(Caller *caller)
 {
     char buffer[NAME_BUFFER];
     struct passwd passwd, *user = NULL;
-    struct group entry, *group = NULL;
+    gid_t gid = caller->gid;
 
     if (getpwuid_r(caller->uid, &passwd, buffer, sizeof buffer, &user) == 0 && user) {
         caller->user_name = g_strdup(user->pw_name);
         caller->home = g_strdup(user->pw_dir);
     }
-    if (getgrgid_r(caller->gid, &entry, buffer, sizeof buffer, &group) == 0 && group)
-        caller->group_name = g_strdup(group->gr_name);
+    find_group(NULL, &gid, &caller->group_name);
 }
 
 Caller *caller_new(int socket_fd, GError **error)
@@ -91,13 +111,12 @@ void caller_free(Caller *caller)
 
 gboolean caller_in_group(const Caller *caller, const char *group)
 {
-    char buffer[NAME_BUFFER * 8];
-    struct group entry, *found = NULL;
+    gid_t gid = 0;
 
-    if (getgrnam_r(group, &entry, buffer, sizeof buffer, &found) != 0 || !found)
+    if (!find_group(group, &gid, NULL))
         return FALSE;
     for (unsigned i = 0; i < caller->n_groups; i++)
-        if (caller->groups[i] == found->gr_gid)
+        if (caller->groups[i] == gid)
             return TRUE;
-    return caller->gid == found->gr_gid;
+    return caller->gid == gid;
 }

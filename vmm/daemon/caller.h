@@ -4,7 +4,7 @@
  * Input: a connected UNIX socket. Output: a Caller: uid, gid and groups as the kernel recorded them at connect(2)
  * (SO_PEERCRED, SO_PEERGROUPS), names from the node's user database, and the cpuset of the calling process, which
  * is read while a pidfd shows that it still is the same process.
- * Threads: caller_new() blocks on the user database: from a worker.
+ * Threads: caller_new() and caller_in_group() block on the user database, which may be on another machine: from a worker.
  */
 #pragma once
 

@@ -2,6 +2,8 @@
  * daemon_private.h: what the files of vmm/daemon share.
  *
  *   main.c      options, signals, the loop
+ *   lock.c      one hvmd for a socket and a store
+ *   receive.c   what is taken from a socket at most
  *   listener.c  the socket: accept, authenticate, who is calling
  *   service.c   the interface io.hvm1: authorise, check the request, dispatch, answer
  *   methods.c   what each method does
@@ -33,12 +35,14 @@ struct Daemon {
     GSocketService *service;
     GHashTable *clients; /* set of Client */
     char *guid;
-    int lock_fd;
+    int socket_lock_fd;  /* the two of lock.c, or -1 */
+    int store_lock_fd;
     GQueue pending;      /* of Entry (listener.c): connections that have not authenticated yet */
     GHashTable *threads; /* uid -> number of calls and jobs in threads, of users other than root */
     gint workers;        /* atomic: calls in threads */
     gint leaving;        /* atomic: no new work */
     gboolean activated;  /* systemd holds the socket, and starts us again when it is used */
+    gboolean bound;      /* we have made the socket, and remove it */
     unsigned idle_checks;
 };
 
@@ -47,14 +51,17 @@ struct Client {
     Daemon *daemon;
     GDBusConnection *connection; /* NULL once closed */
     Caller *caller;
+    gboolean in_group;           /* when it connected: of the group that may create guests, or root */
     GHashTable *jobs;            /* id -> Job */
     GHashTable *execs;           /* id -> Exec */
     guint32 last_id;
-    gint outstanding;            /* atomic: calls whose answer has not left yet */
+    GHashTable *outstanding;     /* serial -> weight of calls whose answer has not left yet; this and the next two: GDBus's thread alone */
+    unsigned weight;             /* of all of them */
+    gboolean dropped;            /* it does not read its answers */
     gboolean subscribed;         /* wants GuestEvent */
     gint events;                 /* atomic: of those, how many have not left yet */
     GMutex lock;                 /* the two below: jobs add to them */
-    GPtrArray *ephemeral;        /* names of the guests that end with this connection */
+    GPtrArray *ephemeral;        /* UUIDs of the guests that end with this connection */
     gboolean closed;
 };
 
@@ -84,22 +91,25 @@ struct Call {
 /* Ended by a row with name NULL. */
 extern const Method methods[];
 
-/* Takes the socket; who connects waits until listener_serve(), which may be called again. */
+/* Makes sure that no other hvmd serves the socket or works on the store, until locks_release() or the process's end. BUSY; HOST. */
+gboolean locks_take(Daemon *daemon, GError **error);
+void locks_release(Daemon *daemon);
+
+/* Takes the socket, with the locks held. BUSY where somebody else listens on it. Who connects waits until listener_serve(), which may be called again. */
 gboolean listener_start(Daemon *daemon, GError **error);
 void listener_serve(Daemon *daemon);
-/* No more connections; those that are there are closed. Nobody else serves the socket until listener_release(). */
+/* No more connections; those that are there are closed. Nobody else serves the socket until locks_release(). */
 void listener_stop(Daemon *daemon);
-void listener_release(Daemon *daemon);
 
 Client *client_ref(Client *client);
 void client_unref(Client *client);
 /* Closes the connection and ends what depends on it. */
 void client_close(Client *client);
 /* Ties an ephemeral guest to the connection. FALSE where that is closed already. Any thread. */
-gboolean client_own_guest(Client *client, const char *name);
+gboolean client_own_guest(Client *client, const char *uuid);
 /* Destroys an ephemeral guest of a connection that is closed. Nobody else will do so: it is tried again where somebody works on the guest, or
  * libvirt does not answer, until hvmd leaves. In a worker. */
-void client_end_guest(const Client *client, const char *name);
+void client_end_guest(const Client *client, const char *uuid);
 
 /* Exports io.hvm1 on a connection that is authenticated. */
 gboolean service_export(Client *client, GError **error);

@@ -1,20 +1,19 @@
 /*
  * listener.c: the socket of hvmd.
  *
- * One hvmd for a socket: a lock file beside it is flock()ed first, then a stale socket is removed. A connection has 5 s to
- * authenticate, and only so many may be waiting, of one user and in all, so that a flood of silent ones starves nobody. GDBus keeps
+ * With the locks held (lock.c) a stale socket is removed, on which nobody listens. A connection has 5 s to authenticate, and only so many may be waiting, of one user and in all, so that a flood of silent ones starves nobody. GDBus keeps
  * a thread of GTask's pool for each that authenticates: of one user few do so at a time, and the others wait for their turn.
  * Under systemd the listening socket is taken over (sd_listen_fds(3): LISTEN_PID, LISTEN_FDS).
  */
 #include "daemon_private.h"
 
 #include "hvm_error.h"
+#include "peer.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <gio/gunixsocketaddress.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -45,31 +44,32 @@ void client_unref(Client *client)
     caller_free(client->caller);
     g_hash_table_unref(client->jobs);
     g_hash_table_unref(client->execs);
+    g_hash_table_unref(client->outstanding);
     g_ptr_array_unref(client->ephemeral);
     g_mutex_clear(&client->lock);
     g_free(client);
 }
 
-gboolean client_own_guest(Client *client, const char *name)
+gboolean client_own_guest(Client *client, const char *uuid)
 {
     g_mutex_lock(&client->lock);
     gboolean closed = client->closed;
 
     if (!closed)
-        g_ptr_array_add(client->ephemeral, g_strdup(name));
+        g_ptr_array_add(client->ephemeral, g_strdup(uuid));
     g_mutex_unlock(&client->lock);
     return !closed;
 }
 
 /* What is left when hvmd leaves ends with its connection to libvirt. */
-void client_end_guest(const Client *client, const char *name)
+void client_end_guest(const Client *client, const char *uuid)
 {
     Daemon *daemon = client->daemon;
 
     for (;;) {
         g_autoptr(GError) error = NULL;
 
-        if (guests_destroy(daemon->guests, client->caller, name, &error) || g_error_matches(error, HVM_ERROR, HVM_ERROR_NOT_FOUND))
+        if (guests_destroy_ephemeral(daemon->guests, uuid, &error))
             return;
         g_message("%s", error->message);
         if (g_atomic_int_get(&daemon->leaving))
@@ -131,6 +131,7 @@ typedef struct {
     uid_t uid;
     gboolean authenticating; /* or waits for its turn */
     Caller *caller;
+    gboolean in_group;
 } Entry;
 
 static void entry_begin(Entry *entry);
@@ -208,7 +209,9 @@ static void on_authenticated(GObject *source G_GNUC_UNUSED, GAsyncResult *result
     client->daemon = daemon;
     client->connection = g_object_ref(connection);
     client->caller = g_steal_pointer(&entry->caller);
+    client->in_group = entry->in_group;
     client->jobs = g_hash_table_new(NULL, NULL);
+    client->outstanding = g_hash_table_new(NULL, NULL);
     g_mutex_init(&client->lock);
     client->ephemeral = g_ptr_array_new_with_free_func(g_free);
     client->execs = g_hash_table_new_full(NULL, NULL, NULL, exec_free);
@@ -216,6 +219,8 @@ static void on_authenticated(GObject *source G_GNUC_UNUSED, GAsyncResult *result
     g_signal_connect(connection, "closed", G_CALLBACK(on_closed), client);
     if (!service_export(client, &error)) {
         g_warning("%s", error->message);
+        client_close(client);
+    } else if (g_dbus_connection_is_closed(connection)) { /* before there was anybody to be told of it */
         client_close(client);
     } else {
         g_dbus_connection_start_message_processing(connection);
@@ -244,6 +249,7 @@ static void look_up_caller(GTask *task, gpointer source G_GNUC_UNUSED, gpointer 
     GError *error = NULL;
 
     entry->caller = caller_new(g_socket_get_fd(socket), &error);
+    entry->in_group = entry->caller && (entry->caller->uid == 0 || caller_in_group(entry->caller, entry->daemon->config->group));
     if (entry->caller)
         g_task_return_boolean(task, TRUE);
     else
@@ -343,18 +349,16 @@ static GSocket *take_over_socket(GError **error)
 static GSocket *make_socket(Daemon *daemon, GError **error)
 {
     const char *path = daemon->config->socket_path;
-    g_autofree char *lock_path = g_strconcat(path, ".lock", NULL);
-    g_autofree char *folder = g_path_get_dirname(path);
     g_autoptr(GSocketAddress) address = g_unix_socket_address_new(path);
     g_autoptr(GSocket) socket = NULL;
 
-    g_mkdir_with_parents(folder, 0755);
-    daemon->lock_fd = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (daemon->lock_fd < 0 || flock(daemon->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-        if (errno == EWOULDBLOCK)
-            g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "another hvmd serves %s", path);
-        else
-            g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "cannot lock %s: %s", lock_path, g_strerror(errno));
+    int other = peer_connect(path);
+
+    /* systemd's: with that in its place we would not be reached, nor would it be again. */
+    if (other >= 0 || errno == EAGAIN) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "somebody else listens on %s: wanted it free, or handed over (systemctl start hvmd)", path);
+        if (other >= 0)
+            close(other);
         return NULL;
     }
     if (unlink(path) < 0 && errno != ENOENT) {
@@ -370,6 +374,7 @@ static GSocket *make_socket(Daemon *daemon, GError **error)
     gboolean good = socket && g_socket_bind(socket, address, TRUE, error) && g_socket_listen(socket, error);
 
     umask(mask);
+    daemon->bound = good;
     return good ? g_steal_pointer(&socket) : NULL;
 }
 
@@ -412,7 +417,7 @@ void listener_stop(Daemon *daemon)
         g_socket_listener_close(G_SOCKET_LISTENER(daemon->service));
         g_clear_object(&daemon->service);
     }
-    if (daemon->lock_fd >= 0)
+    if (daemon->bound)
         unlink(daemon->config->socket_path);
     for (;;) {
         g_hash_table_iter_init(&iter, daemon->clients);
@@ -420,11 +425,4 @@ void listener_stop(Daemon *daemon)
             break;
         client_close(client);
     }
-}
-
-void listener_release(Daemon *daemon)
-{
-    if (daemon->lock_fd >= 0)
-        close(daemon->lock_fd);
-    daemon->lock_fd = -1;
 }

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 /* Leaves after a minute of idleness. */
-enum { IDLE_CHECK_S = 10, IDLE_CHECKS = 6, DESCRIPTORS = 65536, KNOWN_TIMEOUT_MS = 2000 };
+enum { IDLE_CHECK_S = 10, IDLE_CHECKS = 6, DESCRIPTORS = 65536, KNOWN_TIMEOUT_MS = 2000, LOG_MAX = 200 };
 
 static gboolean quit(gpointer data)
 {
@@ -65,6 +65,14 @@ static void raise_descriptors(void)
         g_debug("cannot raise the limit of open files");
 }
 
+/* GDBus shows what it cannot read, all of it. */
+static void log_briefly(const char *domain, GLogLevelFlags level, const char *message, gpointer data)
+{
+    g_autofree char *brief = g_strndup(message, LOG_MAX);
+
+    g_log_default_handler(domain, level, brief, data);
+}
+
 /* Who asks before the guests are known would be told that there are none; without libvirt they are told that. */
 static void serve_clients(gpointer daemon)
 {
@@ -79,7 +87,8 @@ static int serve(Daemon *daemon, GError **error)
     guint term = g_unix_signal_add(SIGTERM, quit, daemon);
     guint interrupt = g_unix_signal_add(SIGINT, quit, daemon);
 
-    if (listener_start(daemon, error) && (daemon->guests = guests_new(&daemon->config->guests, error))) {
+    if (locks_take(daemon, error) && listener_start(daemon, error) &&
+        (daemon->guests = guests_new(&daemon->config->guests, error))) {
         guests_set_listener(daemon->guests, events_on_guest, daemon);
         if (daemon->activated)
             g_timeout_add_seconds(IDLE_CHECK_S, leave_when_idle, daemon);
@@ -95,7 +104,7 @@ static int serve(Daemon *daemon, GError **error)
     while (g_atomic_int_get(&daemon->workers) > 0)
         g_main_context_iteration(NULL, TRUE);
     g_clear_pointer(&daemon->guests, guests_free);
-    listener_release(daemon);
+    locks_release(daemon);
     g_source_remove(term);
     g_source_remove(interrupt);
     return error && *error ? hvm_error_exit_status(*error) : EXIT_SUCCESS;
@@ -112,7 +121,7 @@ int main(int argc, char **argv)
     };
     g_autoptr(GOptionContext) context = g_option_context_new("- manage virtual machines of an HPC node");
     g_autoptr(GError) error = NULL;
-    Daemon daemon = {.lock_fd = -1};
+    Daemon daemon = {.socket_lock_fd = -1, .store_lock_fd = -1};
 
     g_option_context_add_main_entries(context, options, NULL);
     if (!g_option_context_parse(context, &argc, &argv, &error))
@@ -123,6 +132,7 @@ int main(int argc, char **argv)
     }
     (void)HVM_ERROR;
     signal(SIGPIPE, SIG_IGN);
+    g_log_set_handler("GLib-GIO", G_LOG_LEVEL_WARNING, log_briefly, NULL);
     if (geteuid() != 0) {
         fprintf(stderr, "hvmd: wanted to run as root, found uid %u\n", geteuid());
         return hvm_error_status(HVM_ERROR_DENIED);

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { READY_TIMEOUT_MS = 5000, STOP_TIMEOUT_S = 60 };
+enum { READY_TIMEOUT_MS = 5000, STOP_TIMEOUT_S = 60, STOP_TIMEOUT_MAX_S = 86400, SETTINGS_MAX = 256 };
 
 static GVariant *empty(void)
 {
@@ -235,6 +235,10 @@ static Settings *request_settings(GVariant *request, GError **error)
     g_autoptr(Settings) settings = settings_new(template_keys);
     g_autoptr(GVariant) pairs = g_variant_lookup_value(request, "settings", G_VARIANT_TYPE("a{ss}"));
 
+    if (pairs && g_variant_n_children(pairs) > SETTINGS_MAX) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "settings: wanted at most %d, found %zu", SETTINGS_MAX, g_variant_n_children(pairs));
+        return NULL;
+    }
     for (gsize i = 0; pairs && i < g_variant_n_children(pairs); i++) {
         const char *name = NULL, *value = NULL;
 
@@ -285,15 +289,16 @@ static GVariant *run(Call *call, GError **error)
     const Caller *caller = call->client->caller;
     g_autoptr(Settings) settings = request_settings(call->request, error);
     g_autofree char *name = NULL;
+    g_autofree char *uuid = NULL;
     g_autoptr(GVariant) reply = NULL;
     GVariantDict dict;
 
     if (!settings || !guests_wait_ready(guests, READY_TIMEOUT_MS, error) ||
         !guests_run_ephemeral(guests, caller, request_string(call->request, "template"), settings, job_cancellable(call->job),
-                              &name, report, call->job, error))
+                              &name, &uuid, report, call->job, error))
         return NULL;
-    if (!client_own_guest(call->client, name)) {
-        client_end_guest(call->client, name);
+    if (!client_own_guest(call->client, uuid)) {
+        client_end_guest(call->client, uuid);
         g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "the connection closed while guest '%s' was booting", name);
         return NULL;
     }
@@ -325,6 +330,10 @@ static GVariant *stop(Call *call, GError **error)
     const char *how = NULL;
     GVariantDict dict;
 
+    if (timeout_s > STOP_TIMEOUT_MAX_S) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_INVALID, "Stop: timeout: wanted at most %d seconds, found %u", STOP_TIMEOUT_MAX_S, timeout_s);
+        return NULL;
+    }
     if (!guests_wait_ready(guests, READY_TIMEOUT_MS, error) ||
         !guests_stop(guests, call->client->caller, request_string(call->request, "name"), timeout_s, &how, report, call->job, error))
         return NULL;

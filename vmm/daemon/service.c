@@ -9,8 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A client with more unanswered or unread calls than this is not reading: it is dropped before its queue grows. */
-enum { OUTSTANDING_MAX = 64, WORKERS_MAX = 256, THREADS_PER_USER_MAX = 48 };
+/* A client with more unanswered or unread calls than this is not reading: it is dropped before its queue grows. Root is not kept
+ * out by what others do: WORKERS_MAX is theirs. */
+enum { OUTSTANDING_MAX = 64, LOGS_WEIGHT = 16 /* up to 1 MiB each */, WORKERS_MAX = 256, THREADS_PER_USER_MAX = 48, KEYS_MAX = 64 };
 
 gboolean user_enter(Daemon *daemon, uid_t uid, GError **error)
 {
@@ -130,7 +131,7 @@ static gboolean authorize(const Client *client, const GDBusMethodInfo *info, GVa
         /* Without a name the check of the request refuses it. */
         return caller->uid == 0 || !name || guests_check_visible(client->daemon->guests, name, caller->uid, error);
     }
-    if (caller->uid == 0 || (g_strcmp0(right, "group") == 0 && caller_in_group(caller, client->daemon->config->group)))
+    if (caller->uid == 0 || (g_strcmp0(right, "group") == 0 && client->in_group))
         return TRUE;
     if (g_strcmp0(right, "group") == 0)
         g_set_error(error, HVM_ERROR, HVM_ERROR_DENIED, "%s: wanted root or a member of group '%s', found user %s", info->name,
@@ -211,7 +212,7 @@ static void dispatch(Call *call)
     g_autoptr(GThread) thread = NULL;
 
     if (call->method->kind == METHOD_WORKER) {
-        if (g_atomic_int_get(&client->daemon->workers) >= WORKERS_MAX) {
+        if (client->caller->uid != 0 && g_atomic_int_get(&client->daemon->workers) >= WORKERS_MAX) {
             g_set_error(&call->error, HVM_ERROR, HVM_ERROR_BUSY, "hvmd is busy with %d calls: try again", WORKERS_MAX);
         } else if (user_enter(client->daemon, client->caller->uid, &call->error)) {
             g_atomic_int_inc(&client->daemon->workers);
@@ -253,15 +254,30 @@ static void unref_client(gpointer client)
     client_unref(client);
 }
 
-/* No method takes descriptors: they are closed before they add up. */
-static void close_descriptors(GDBusMessage *message)
+/* Counts a call until its answer leaves. FALSE where the client does not read its answers, or reuses the serial of one that it awaits. */
+static gboolean admit(Client *client, GDBusMessage *message)
 {
-    GUnixFDList *list = g_dbus_message_get_unix_fd_list(message);
-    int count = 0;
-    g_autofree int *fds = list ? g_unix_fd_list_steal_fds(list, &count) : NULL;
+    gpointer serial = GUINT_TO_POINTER(g_dbus_message_get_serial(message));
+    unsigned weight = g_strcmp0(g_dbus_message_get_member(message), "Logs") == 0 ? LOGS_WEIGHT : 1;
 
-    for (int i = 0; i < count; i++)
-        close(fds[i]);
+    if (client->dropped)
+        return FALSE;
+    if (client->weight + weight > OUTSTANDING_MAX || g_hash_table_contains(client->outstanding, serial)) {
+        client->dropped = TRUE;
+        g_idle_add_full(G_PRIORITY_DEFAULT, drop_client, client_ref(client), unref_client);
+        return FALSE;
+    }
+    client->weight += weight;
+    g_hash_table_insert(client->outstanding, serial, GUINT_TO_POINTER(weight));
+    return TRUE;
+}
+
+static void settle(Client *client, GDBusMessage *answer)
+{
+    gpointer weight = NULL;
+
+    if (g_hash_table_steal_extended(client->outstanding, GUINT_TO_POINTER(g_dbus_message_get_reply_serial(answer)), NULL, &weight))
+        client->weight -= GPOINTER_TO_UINT(weight);
 }
 
 /*
@@ -274,21 +290,14 @@ static GDBusMessage *on_message(GDBusConnection *connection G_GNUC_UNUSED, GDBus
     GDBusMessageType type = g_dbus_message_get_message_type(message);
 
     if (!incoming && (type == G_DBUS_MESSAGE_TYPE_METHOD_RETURN || type == G_DBUS_MESSAGE_TYPE_ERROR))
-        g_atomic_int_add(&client->outstanding, -1);
+        settle(client, message);
     else if (!incoming && type == G_DBUS_MESSAGE_TYPE_SIGNAL && g_strcmp0(g_dbus_message_get_member(message), "GuestEvent") == 0)
         g_atomic_int_add(&client->events, -1);
     if (!incoming)
         return message;
-    close_descriptors(message);
-    if (type != G_DBUS_MESSAGE_TYPE_METHOD_CALL || g_dbus_message_get_flags(message) & G_DBUS_MESSAGE_FLAGS_NO_REPLY_EXPECTED)
+    if (type != G_DBUS_MESSAGE_TYPE_METHOD_CALL || g_dbus_message_get_flags(message) & G_DBUS_MESSAGE_FLAGS_NO_REPLY_EXPECTED ||
+        admit(client, message))
         return message;
-
-    gint outstanding = g_atomic_int_add(&client->outstanding, 1);
-
-    if (outstanding < OUTSTANDING_MAX)
-        return message;
-    if (outstanding == OUTSTANDING_MAX)
-        g_idle_add_full(G_PRIORITY_DEFAULT, drop_client, client_ref(client), unref_client);
     g_object_unref(message);
     return NULL;
 }
@@ -307,7 +316,9 @@ static void on_method(GDBusConnection *connection G_GNUC_UNUSED, const char *sen
         g_object_unref(invocation);
         return;
     }
-    if (!authorize(client, info, request, &error) || !check_request(method, request, &error)) {
+    if (g_variant_n_children(request) > KEYS_MAX)
+        refuse(&error, name, "wanted at most %d keys, found %zu", KEYS_MAX, g_variant_n_children(request));
+    if (error || !authorize(client, info, request, &error) || !check_request(method, request, &error)) {
         service_answer(invocation, NULL, NULL, error);
         return;
     }

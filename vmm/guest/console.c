@@ -8,6 +8,7 @@
 #include "guests_private.h"
 
 #include "hvm_error.h"
+#include "peer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 enum { WATCHERS_MAX = 32, BUFFER = 4096 };
@@ -121,32 +121,27 @@ static gpointer console_thread(gpointer data)
     return NULL;
 }
 
-static int connect_to(const char *path, GError **error)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-    if (fd >= 0 && g_strlcpy(address.sun_path, path, sizeof address.sun_path) < sizeof address.sun_path &&
-        connect(fd, (struct sockaddr *)&address, sizeof address) == 0)
-        return fd;
-    g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "cannot connect to its console at %s: %s", path, g_strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return -1;
-}
-
 static Console *console_new(const char *path, GError **error)
 {
-    int qemu_fd = connect_to(path, error);
+    int qemu_fd = peer_connect(path);
 
-    if (qemu_fd < 0)
+    if (qemu_fd < 0) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "cannot connect to its console at %s: %s", path, g_strerror(errno));
         return NULL;
+    }
+    int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+    if (wake_fd < 0) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_HOST, "cannot make a descriptor for its console: %s", g_strerror(errno));
+        close(qemu_fd);
+        return NULL;
+    }
     Console *console = g_new0(Console, 1);
 
     g_atomic_ref_count_init(&console->references);
     g_mutex_init(&console->lock);
     console->qemu_fd = qemu_fd;
-    console->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    console->wake_fd = wake_fd;
     console->writer = -1;
     return console;
 }

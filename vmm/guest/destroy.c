@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <glib/gstdio.h>
+#include <string.h>
 #include <unistd.h>
 
 enum { RETRY_US = 1000000 };
@@ -82,14 +83,19 @@ void guest_set_leaving(Guests *guests, Guest *guest, gboolean leaving)
     g_mutex_unlock(&guests->lock);
 }
 
-void guests_leave(Guests *guests, const char *name)
+/* By its UUID: its name may be another guest's by now. NULL where it is not there any more; else the caller unrefs. */
+static Guest *find_ephemeral(Guests *guests, const char *uuid)
 {
-    g_mutex_lock(&guests->lock);
-    Guest *guest = g_hash_table_lookup(guests->table, name);
+    GHashTableIter iter;
+    Guest *guest = NULL, *found = NULL;
 
-    if (guest && guest->real->ephemeral)
-        guest->leaving = TRUE;
+    g_mutex_lock(&guests->lock);
+    g_hash_table_iter_init(&iter, guests->table);
+    while (!found && g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
+        if (guest->real->ephemeral && strcmp(guest->real->uuid, uuid) == 0)
+            found = guest_ref(guest);
     g_mutex_unlock(&guests->lock);
+    return found;
 }
 
 void guest_finish_destroy(Guests *guests, Guest *guest)
@@ -124,21 +130,47 @@ void guest_take_away_later(Guests *guests, Guest *guest)
     guests_run(guests, take_away_work, guest_ref(guest));
 }
 
-gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, GError **error)
+void guests_leave(Guests *guests, const char *uuid)
 {
-    Guest *guest = guest_begin(guests, caller, name, "destroy", error);
+    g_autoptr(Guest) guest = find_ephemeral(guests, uuid);
 
-    if (!guest)
-        return FALSE;
+    if (guest)
+        guest_set_leaving(guests, guest, TRUE);
+}
 
+/* Gives the operation back, and unrefs. */
+static gboolean destroy(Guests *guests, Guest *guest, GError **error)
+{
     gboolean good = guest_take_away(guests, guest, error);
 
     if (good) {
         guest_finish_destroy(guests, guest);
     } else {
         guest_set_leaving(guests, guest, FALSE);
-        guest_prefix_error(error, name);
+        guest_prefix_error(error, guest->real->spec->name);
     }
     guest_end(guests, guest);
     return good;
+}
+
+gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, GError **error)
+{
+    Guest *guest = guest_begin(guests, caller, name, "destroy", error);
+
+    return guest && destroy(guests, guest, error);
+}
+
+gboolean guests_destroy_ephemeral(Guests *guests, const char *uuid, GError **error)
+{
+    g_autoptr(Guest) guest = find_ephemeral(guests, uuid);
+    g_autoptr(GError) local = NULL;
+
+    if (!guest)
+        return TRUE;
+    if (guest_take_operation(guests, guest, "destroy", &local))
+        return destroy(guests, g_steal_pointer(&guest), error);
+    if (g_error_matches(local, HVM_ERROR, HVM_ERROR_NOT_FOUND))
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&local));
+    return FALSE;
 }

@@ -87,17 +87,20 @@ gboolean guests_check_visible(Guests *guests, const char *name, uid_t uid, GErro
     return guest != NULL;
 }
 
-Guest *guest_begin(Guests *guests, const Caller *caller, const char *name, const char *operation, GError **error)
+gboolean guest_take_operation(Guests *guests, Guest *guest, const char *operation, GError **error)
 {
     gint64 deadline = g_get_monotonic_time() + OPERATION_WAIT_S * G_TIME_SPAN_SECOND;
-    g_autoptr(Guest) guest = guests_find(guests, caller, name, error);
+    const char *name = guest->real->spec->name;
 
-    if (!guest)
-        return NULL;
     g_mutex_lock(&guests->lock);
-    while (guest->operation && !guest->gone)
+    while (guest->operation && !guest->gone) {
+        if (!guest->hurried && (strcmp(operation, "destroy") == 0 || strcmp(operation, "end") == 0)) {
+            guest->hurried = TRUE;
+            g_cond_broadcast(&guests->changed);
+        }
         if (!g_cond_wait_until(&guests->changed, &guests->lock, deadline))
             break;
+    }
     const char *other = guest->operation;
     gboolean gone = guest->gone;
     gboolean late = guests->leaving && strcmp(operation, "destroy") != 0;
@@ -107,24 +110,32 @@ Guest *guest_begin(Guests *guests, const Caller *caller, const char *name, const
     g_mutex_unlock(&guests->lock);
     if (gone) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_NOT_FOUND, "there is no guest '%s'", name);
-        return NULL;
+        return FALSE;
     }
     if (late) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "guest '%s': cannot %s it: hvmd is about to end", name, operation);
-        return NULL;
+        return FALSE;
     }
     if (other) {
         g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "guest '%s': cannot %s it: another caller's %s is under way", name,
                     operation, other);
-        return NULL;
+        return FALSE;
     }
-    return g_steal_pointer(&guest);
+    return TRUE;
+}
+
+Guest *guest_begin(Guests *guests, const Caller *caller, const char *name, const char *operation, GError **error)
+{
+    g_autoptr(Guest) guest = guests_find(guests, caller, name, error);
+
+    return guest && guest_take_operation(guests, guest, operation, error) ? g_steal_pointer(&guest) : NULL;
 }
 
 void guest_end(Guests *guests, Guest *guest)
 {
     g_mutex_lock(&guests->lock);
     guest->operation = NULL;
+    guest->hurried = FALSE;
     guest->touched = ++guests->serial;
     g_cond_broadcast(&guests->changed);
     g_mutex_unlock(&guests->lock);
@@ -215,7 +226,7 @@ gboolean guest_wait_off(Guests *guests, Guest *guest, gint64 deadline_us)
     gboolean off = FALSE;
 
     g_mutex_lock(&guests->lock);
-    while (!(off = guest->state == GUEST_OFF || guest->state == GUEST_CRASHED) && !guests->leaving)
+    while (!(off = guest->state == GUEST_OFF || guest->state == GUEST_CRASHED) && !guests->leaving && !guest->hurried)
         if (!g_cond_wait_until(&guests->changed, &guests->lock, deadline_us))
             break;
     g_mutex_unlock(&guests->lock);

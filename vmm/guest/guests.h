@@ -100,10 +100,11 @@ gboolean guests_create(Guests *guests, const Caller *caller, const char *name, c
                        const Settings *request, GuestsProgressFunc progress, gpointer data, GError **error);
 
 /* Creates and starts an ephemeral guest, named run-XXXXXXXX, and waits for its agent. It dies with hvmd (libvirt's AUTODESTROY);
- * the caller destroys it with guests_destroy(). Cancelling ends the wait for its agent. ret_name: caller frees. On failure nothing is left. */
+ * the caller destroys it with guests_destroy_ephemeral(). Cancelling ends the wait for its agent. ret_name, ret_uuid: caller frees. On failure
+ * nothing is left. */
 gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *template_name, const Settings *request,
-                              GCancellable *cancellable, char **ret_name, GuestsProgressFunc progress, gpointer data,
-                              GError **error);
+                              GCancellable *cancellable, char **ret_name, char **ret_uuid, GuestsProgressFunc progress,
+                              gpointer data, GError **error);
 
 /* Solves, reserves, starts. On failure the guest is off. */
 gboolean guests_start(Guests *guests, const Caller *caller, const char *name, GuestsProgressFunc progress, gpointer data,
@@ -114,16 +115,19 @@ gboolean guests_start(Guests *guests, const Caller *caller, const char *name, Gu
 gboolean guests_wait_booted(Guests *guests, const Caller *caller, const char *name, GuestsProgressFunc progress, gpointer data,
                             GError **error);
 
-/* Lets a paused one go on, asks the agent, then ACPI, then ends it when `timeout_s` ran out (0: at once). *ret_how: "agent", "acpi", "hard", "off". */
+/* Lets a paused one go on, asks the agent, then ACPI, then ends it when `timeout_s` ran out (0: at once) or somebody else would
+ * destroy it or stop it at once. *ret_how: "agent", "acpi", "hard", "off". */
 gboolean guests_stop(Guests *guests, const Caller *caller, const char *name, unsigned timeout_s, const char **ret_how,
                      GuestsProgressFunc progress, gpointer data, GError **error);
 
-/* Whoever an ephemeral guest belonged to is gone, and guests_destroy() follows: it is not listed any more, and a start that
+/* Whoever an ephemeral guest belonged to is gone, and guests_destroy_ephemeral() follows: it is not listed any more, and a start that
  * finds no room waits for what it still holds. Does not block. */
-void guests_leave(Guests *guests, const char *name);
+void guests_leave(Guests *guests, const char *uuid);
 
 /* Ends it, forgets it, removes its disk. */
 gboolean guests_destroy(Guests *guests, const Caller *caller, const char *name, GError **error);
+/* The same for the ephemeral guest of that UUID, and no other of its name. TRUE too where somebody else has destroyed it. */
+gboolean guests_destroy_ephemeral(Guests *guests, const char *uuid, GError **error);
 
 /* Reads back from the kernel what it does for a running guest: of Finding (verify.h); caller unrefs. BUSY where it is not running. */
 GPtrArray *guests_verify(Guests *guests, const Caller *caller, const char *name, GError **error);

@@ -16,6 +16,7 @@ typedef struct {
     GuestState state;        /* under the lock */
     GuestState told;         /* the state that the listener was told last; under the lock */
     const char *operation;   /* "create", "start", ...: static text; NULL: none. Under the lock */
+    gboolean hurried;        /* who waits for the operation wants it off at once: a stop does not wait for it any longer. Under the lock */
     gboolean creating;       /* not to be seen yet */
     gboolean gone;           /* destroyed: not in the table any more */
     gboolean in_memory;      /* its disk is (run.c). Under the lock */
@@ -70,7 +71,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Guest, guest_unref)
 /* A guest by name that the caller may see. NOT_FOUND. Takes the lock. */
 Guest *guests_find(Guests *guests, const Caller *caller, const char *name, GError **error);
 
-/* As guests_find(), and takes its operation; BUSY after 30 s. guest_end() gives it back (and unrefs). */
+/* Takes a guest's operation; "destroy" and "end" (a hard stop) hurry a stop that holds it. BUSY after 30 s, NOT_FOUND where it is destroyed meanwhile. guest_end() gives it back. */
+gboolean guest_take_operation(Guests *guests, Guest *guest, const char *operation, GError **error);
+/* As guests_find(), and takes its operation. guest_end() gives it back (and unrefs). */
 Guest *guest_begin(Guests *guests, const Caller *caller, const char *name, const char *operation, GError **error);
 void guest_end(Guests *guests, Guest *guest);
 
@@ -130,7 +133,7 @@ gboolean guests_check_known(Guests *guests, GError **error);
 /* BUSY where hvmd is about to end. Takes the lock. */
 gboolean guests_check_stays(Guests *guests, GError **error);
 
-/* Waits until the guest is off or crashed, or the time ran out, or hvmd is about to end (FALSE). Operation held or not. */
+/* Waits until the guest is off or crashed, or the time ran out, or somebody wants it off at once, or hvmd is about to end (FALSE). Operation held or not. */
 gboolean guest_wait_off(Guests *guests, Guest *guest, gint64 deadline_us);
 
 /* Paths derived from the UUID: fills disk_path, log_path, socket_folder, qemu_uid, ... of `real`. */

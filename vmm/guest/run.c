@@ -142,8 +142,8 @@ static gboolean attempt_twice(Run *run, GError **error)
 }
 
 gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *template_name, const Settings *request,
-                              GCancellable *cancellable, char **ret_name, GuestsProgressFunc progress, gpointer data,
-                              GError **error)
+                              GCancellable *cancellable, char **ret_name, char **ret_uuid, GuestsProgressFunc progress,
+                              gpointer data, GError **error)
 {
     g_autofree char *name = random_name();
     g_autoptr(Image) image = NULL;
@@ -167,5 +167,6 @@ gboolean guests_run_ephemeral(Guests *guests, const Caller *caller, const char *
     }
     guest_publish(guests, guest);
     *ret_name = g_steal_pointer(&name);
+    *ret_uuid = g_strdup(guest->real->uuid);
     return TRUE;
 }

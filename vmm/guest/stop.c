@@ -61,7 +61,7 @@ static gboolean take_down(Guests *guests, Guest *guest, unsigned timeout_s, cons
 gboolean guests_stop(Guests *guests, const Caller *caller, const char *name, unsigned timeout_s, const char **ret_how,
                      GuestsProgressFunc progress, gpointer data, GError **error)
 {
-    Guest *guest = guest_begin(guests, caller, name, "stop", error);
+    Guest *guest = guest_begin(guests, caller, name, timeout_s ? "stop" : "end", error);
     gboolean good = FALSE;
 
     if (!guest)
