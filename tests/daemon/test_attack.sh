@@ -23,10 +23,11 @@ mkdir -p -m 711 "$store/guests"
 foreign newer 11111111-1111-4111-8111-111111111111 "<hvm:guest $guest version='99' store='$store' owner='0' group='0'/>"
 foreign broken 22222222-2222-4222-8222-222222222222 "<hvm:guest $guest version='1' store='$store' owner='-5' revision='../..'/>"
 foreign none 33333333-3333-4333-8333-333333333333 ""
-mkdir -p -m 711 "$store/guests/44444444-4444-4444-8444-444444444444"
+mkdir -p -m 711 "$store/guests/44444444-4444-4444-8444-444444444444" "$store/unfinished"
+touch "$store/unfinished/44444444-4444-4444-8444-444444444444"
 hvmd_start
 wait_for 30 connected
-t "what belongs to no domain is cleared" wait_for 20 test ! -e "$store/guests/44444444-4444-4444-8444-444444444444"
+t "what was half made is cleared" wait_for 20 test ! -e "$store/guests/44444444-4444-4444-8444-444444444444"
 for uuid in 11111111-1111-4111-8111-111111111111 22222222-2222-4222-8222-222222222222 33333333-3333-4333-8333-333333333333; do
     t "the disk of a domain that hvmd cannot read stays: $uuid" test -e "$store/guests/$uuid/root.qcow2"
 done

@@ -42,11 +42,6 @@ unsigned hvm_error_count(void)
     return G_N_ELEMENTS(rows);
 }
 
-const char *hvm_error_dbus_name(unsigned i)
-{
-    return rows[i].dbus_name;
-}
-
 const char *hvm_error_meaning(unsigned i)
 {
     return rows[i].meaning;

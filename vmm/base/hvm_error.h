@@ -51,7 +51,6 @@ int hvm_error_exit_status(const GError *error);
 
 /* Number of codes, and the row of code `i` (0 <= i < count); strings are static. */
 unsigned hvm_error_count(void);
-const char *hvm_error_dbus_name(unsigned i);
 const char *hvm_error_meaning(unsigned i);
 int hvm_error_status(unsigned i);
 

@@ -105,24 +105,6 @@ gboolean sysroot_read_uint(guint64 *ret_value, GError **error, const char *forma
     return TRUE;
 }
 
-gboolean sysroot_write(const char *text, GError **error, const char *format, ...)
-{
-    va_list arguments;
-
-    va_start(arguments, format);
-    g_autofree char *path = full_path(format, arguments);
-    va_end(arguments);
-
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    ssize_t count = fd < 0 ? -1 : write(fd, text, strlen(text));
-    int saved = errno;
-
-    if (fd >= 0)
-        close(fd);
-    errno = saved;
-    return count == (ssize_t)strlen(text) || fail(error, "write", path);
-}
-
 static int compare_names(gconstpointer a, gconstpointer b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);

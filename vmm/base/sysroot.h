@@ -26,9 +26,6 @@ char *sysroot_read(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
 /* Reads an unsigned number in any base that strtoull(3) with base 0 knows. FALSE and `error` as above. */
 gboolean sysroot_read_uint(guint64 *ret_value, GError **error, const char *format, ...) G_GNUC_PRINTF(3, 4);
 
-/* Writes `text` in one write(2), as sysfs wants. HOST with the path and errno's text on failure. */
-gboolean sysroot_write(const char *text, GError **error, const char *format, ...) G_GNUC_PRINTF(3, 4);
-
 /* Names in a folder, sorted bytewise, without "." and ".."; empty (not NULL) where the folder is
  * missing. NULL-terminated; caller frees with g_strfreev. */
 char **sysroot_list(const char *format, ...) G_GNUC_PRINTF(1, 2);

@@ -5,6 +5,7 @@
  *   lock.c      one hvmd for a socket and a store
  *   receive.c   what is taken from a socket at most
  *   listener.c  the socket: accept, authenticate, who is calling
+ *   clients.c   a connection, and what ends with it
  *   service.c   the interface io.hvm1: authorise, check the request, dispatch, answer
  *   methods.c   what each method does
  *   jobs.c      long work with progress

@@ -14,28 +14,6 @@
 
 #include <unistd.h>
 
-void guest_forget(Guests *guests, Guest *guest)
-{
-    g_mutex_lock(&guests->lock);
-    guest->gone = TRUE;
-    guests->forgotten = ++guests->serial;
-    g_hash_table_remove(guests->table, guest->real->spec->name);
-    g_cond_broadcast(&guests->changed);
-    g_mutex_unlock(&guests->lock);
-}
-
-void guest_publish(Guests *guests, Guest *guest)
-{
-    g_mutex_lock(&guests->lock);
-    guest->creating = FALSE;
-    guest->operation = NULL;
-    guest->touched = ++guests->serial;
-    g_cond_broadcast(&guests->changed);
-    g_mutex_unlock(&guests->lock);
-    if (!guest->real->ephemeral)
-        guest_emit(guests, guest, "created");
-}
-
 gboolean guest_set_image(RuntimeGuest *real, const Image *image, GError **error)
 {
     gboolean agent = real->spec->init == INIT_AGENT;
@@ -133,31 +111,6 @@ Guest *guest_prepare(Guests *guests, const Caller *caller, const char *name, con
     return guest_new(g_steal_pointer(&real));
 }
 
-/* A removal asks the table who stands on an image: it must not come between the last look at the image and the entry. */
-gboolean guest_take_name(Guests *guests, const Caller *caller, Guest *guest, GError **error)
-{
-    const char *name = guest->real->spec->name;
-    int hold_fd = image_store_hold(guests->store, guest->real->spec->template_name, guest->real->revision, error);
-    gboolean good = FALSE;
-
-    if (hold_fd < 0) {
-        guest_prefix_error(error, name);
-        return FALSE;
-    }
-    guest->creating = TRUE;
-    guest->operation = "create";
-    g_mutex_lock(&guests->lock);
-    if (g_hash_table_contains(guests->table, name))
-        g_set_error(error, HVM_ERROR, HVM_ERROR_EXISTS, "guest '%s': the name is taken on this node", name);
-    else if ((good = limits_check_create(guests, caller, error)))
-        g_hash_table_insert(guests->table, g_strdup(name), guest_ref(guest));
-    else
-        g_prefix_error(error, "guest '%s': ", name);
-    g_mutex_unlock(&guests->lock);
-    close(hold_fd);
-    return good;
-}
-
 /* Why libvirt does not define it may be that it has a domain of that name, which then is not ours. Asked only afterwards:
  * libvirt refuses by itself, and asking is one more round trip. */
 static gboolean define(Guests *guests, const RuntimeGuest *real, GError **error)
@@ -202,6 +155,26 @@ static void take_back(Guests *guests, Guest *guest, Made made)
     guest_take_away_later(guests, guest);
 }
 
+/* All that a guest is but its name, which it has; *ret_made tells how far it came. */
+static gboolean make(Guests *guests, Guest *guest, const Image *image, GuestsProgressFunc progress, gpointer data, Made *ret_made,
+                     GError **error)
+{
+    const RuntimeGuest *real = guest->real;
+
+    *ret_made = MADE_NAME;
+    if (!step_reached("create.name", error))
+        return FALSE;
+    progress("making its disk", data);
+    if (!image_store_create_guest(guests->store, real->uuid, image, real->spec->disk_bytes, FALSE, error))
+        return FALSE;
+    *ret_made = MADE_DISK;
+    if (!step_reached("create.disk", error))
+        return FALSE;
+    *ret_made = MADE_DOMAIN;
+    return define(guests, real, error) && step_reached("create.define", error) &&
+           image_store_mark_guest(guests->store, real->uuid, FALSE, error) && step_reached("create.finish", error);
+}
+
 gboolean guests_create(Guests *guests, const Caller *caller, const char *name, const char *template_name,
                        const Settings *request, GuestsProgressFunc progress, gpointer data, GError **error)
 {
@@ -215,23 +188,7 @@ gboolean guests_create(Guests *guests, const Caller *caller, const char *name, c
 
     if (!guest || !step_reached("create.image", error) || !guest_take_name(guests, caller, guest, error))
         return FALSE;
-
-    gboolean good = step_reached("create.name", error);
-
-    if (good) {
-        progress("making its disk", data);
-        good = image_store_create_guest(guests->store, guest->real->uuid, image, guest->real->spec->disk_bytes, FALSE, error);
-    }
-    if (good) {
-        made = MADE_DISK;
-        good = step_reached("create.disk", error);
-    }
-    if (good) {
-        made = MADE_DOMAIN;
-        good = define(guests, guest->real, error) && step_reached("create.define", error) &&
-               image_store_mark_guest(guests->store, guest->real->uuid, FALSE, error) && step_reached("create.finish", error);
-    }
-    if (!good) {
+    if (!make(guests, guest, image, progress, data, &made, error)) {
         guest_prefix_error(error, name);
         take_back(guests, guest, made);
         return FALSE;

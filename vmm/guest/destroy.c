@@ -75,14 +75,6 @@ gboolean guest_take_away(Guests *guests, Guest *guest, GError **error)
     return TRUE;
 }
 
-void guest_set_leaving(Guests *guests, Guest *guest, gboolean leaving)
-{
-    g_mutex_lock(&guests->lock);
-    guest->leaving = leaving;
-    g_cond_broadcast(&guests->changed);
-    g_mutex_unlock(&guests->lock);
-}
-
 /* By its UUID: its name may be another guest's by now. NULL where it is not there any more; else the caller unrefs. */
 static Guest *find_ephemeral(Guests *guests, const char *uuid)
 {

@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-enum { OPERATION_WAIT_S = 30 };
-
 Guest *guest_new(RuntimeGuest *real)
 {
     Guest *guest = g_new0(Guest, 1);
@@ -39,11 +37,6 @@ void guest_unref(Guest *guest)
     g_free(guest);
 }
 
-static gboolean may_see(const Guest *guest, uid_t uid)
-{
-    return uid == 0 || guest->real->owner_uid == uid;
-}
-
 static gboolean set_no_libvirt(Guests *guests, GError **error)
 {
     g_set_error(error, HVM_ERROR, HVM_ERROR_LIBVIRT, "no connection to libvirt at %s: is libvirtd running?", guests->config->libvirt_uri);
@@ -57,89 +50,6 @@ gboolean guests_check_known(Guests *guests, GError **error)
 
     g_mutex_unlock(&guests->lock);
     return known || set_no_libvirt(guests, error);
-}
-
-Guest *guests_find(Guests *guests, const Caller *caller, const char *name, GError **error)
-{
-    if (!guests_check_known(guests, error))
-        return NULL;
-    g_mutex_lock(&guests->lock);
-    Guest *guest = g_hash_table_lookup(guests->table, name);
-
-    if (guest && !guest->creating && may_see(guest, caller->uid))
-        guest_ref(guest);
-    else
-        guest = NULL;
-    g_mutex_unlock(&guests->lock);
-    if (!guest) {
-        g_autofree char *shown = hvm_escape(name, (gssize)MIN(strlen(name), HVM_NAME_MAX));
-
-        g_set_error(error, HVM_ERROR, HVM_ERROR_NOT_FOUND, "there is no guest '%s'", shown);
-    }
-    return guest;
-}
-
-gboolean guests_check_visible(Guests *guests, const char *name, uid_t uid, GError **error)
-{
-    const Caller caller = {.uid = uid};
-    g_autoptr(Guest) guest = guests_find(guests, &caller, name, error);
-
-    return guest != NULL;
-}
-
-gboolean guest_take_operation(Guests *guests, Guest *guest, const char *operation, GError **error)
-{
-    gint64 deadline = g_get_monotonic_time() + OPERATION_WAIT_S * G_TIME_SPAN_SECOND;
-    const char *name = guest->real->spec->name;
-
-    g_mutex_lock(&guests->lock);
-    while (guest->operation && !guest->gone) {
-        if (!guest->hurried && (strcmp(operation, "destroy") == 0 || strcmp(operation, "end") == 0)) {
-            guest->hurried = TRUE;
-            g_cond_broadcast(&guests->changed);
-        }
-        if (!g_cond_wait_until(&guests->changed, &guests->lock, deadline))
-            break;
-    }
-    const char *other = guest->operation;
-    gboolean gone = guest->gone;
-    gboolean late = guests->leaving && strcmp(operation, "destroy") != 0;
-
-    if (!other && !gone && !late)
-        guest->operation = operation;
-    g_mutex_unlock(&guests->lock);
-    if (gone) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_NOT_FOUND, "there is no guest '%s'", name);
-        return FALSE;
-    }
-    if (late) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "guest '%s': cannot %s it: hvmd is about to end", name, operation);
-        return FALSE;
-    }
-    if (other) {
-        g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "guest '%s': cannot %s it: another caller's %s is under way", name,
-                    operation, other);
-        return FALSE;
-    }
-    return TRUE;
-}
-
-Guest *guest_begin(Guests *guests, const Caller *caller, const char *name, const char *operation, GError **error)
-{
-    g_autoptr(Guest) guest = guests_find(guests, caller, name, error);
-
-    return guest && guest_take_operation(guests, guest, operation, error) ? g_steal_pointer(&guest) : NULL;
-}
-
-void guest_end(Guests *guests, Guest *guest)
-{
-    g_mutex_lock(&guests->lock);
-    guest->operation = NULL;
-    guest->hurried = FALSE;
-    guest->touched = ++guests->serial;
-    g_cond_broadcast(&guests->changed);
-    g_mutex_unlock(&guests->lock);
-    guest_unref(guest);
 }
 
 void guest_prefix_error(GError **error, const char *name)
@@ -409,35 +319,4 @@ void guests_free(Guests *guests)
 ImageStore *guests_store(Guests *guests)
 {
     return guests->store;
-}
-
-char *guests_using_image(const char *template_name, const char *revision, gpointer pointer)
-{
-    Guests *guests = pointer;
-    GHashTableIter iter;
-    Guest *guest = NULL;
-    char *user = NULL;
-
-    g_mutex_lock(&guests->lock);
-    g_hash_table_iter_init(&iter, guests->table);
-    while (!user && g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
-        if (strcmp(guest->real->spec->template_name, template_name) == 0 &&
-            (!revision || strcmp(guest->real->revision, revision) == 0))
-            user = g_strdup(guest->real->spec->name);
-    g_mutex_unlock(&guests->lock);
-    return user;
-}
-
-unsigned guests_count_on_template(Guests *guests, const Caller *caller, const char *template_name)
-{
-    GHashTableIter iter;
-    Guest *guest = NULL;
-    unsigned count = 0;
-
-    g_mutex_lock(&guests->lock);
-    g_hash_table_iter_init(&iter, guests->table);
-    while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
-        count += may_see(guest, caller->uid) && strcmp(guest->real->spec->template_name, template_name) == 0;
-    g_mutex_unlock(&guests->lock);
-    return count;
 }

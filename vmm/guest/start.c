@@ -232,7 +232,7 @@ gboolean guest_bring_up(Guests *guests, const Caller *caller, Guest *guest, Gues
         return FALSE;
     progress(guest->real->kvm ? "starting it on KVM" : "starting it on TCG (software emulation: slow)", data);
     undo_push(undo, "domain", undo_run, &pair, NULL);
-    if (!guests->runtime->start(guests->runtime, guest->real, FALSE, error) || !step_reached("start.domain", error))
+    if (!guests->runtime->start(guests->runtime, guest->real, error) || !step_reached("start.domain", error))
         return FALSE;
     if (!check_threads(guests, guest, error) || !step_reached("start.verify", error))
         return FALSE;

@@ -1,6 +1,8 @@
 #include "verify.h"
 
 #include "cpuset.h"
+#include "guests_private.h"
+#include "hvm_error.h"
 #include "host.h"
 #include "sysroot.h"
 #include "units.h"
@@ -317,4 +319,26 @@ void verify_memory(pid_t pid, const Placement *placement, gboolean grows, GPtrAr
                  : g_strdup("numa_maps cannot be read"),
             text && here >= least && mapped.elsewhere == 0 && (here == 0 || mapped.page_bytes == cell->page_bytes));
     }
+}
+
+GPtrArray *guests_verify(Guests *guests, const Caller *caller, const char *name, GError **error)
+{
+    Guest *guest = guest_begin(guests, caller, name, "verify", error); /* so that it does not stop meanwhile by our doing */
+    GPtrArray *findings = NULL;
+    pid_t pid = 0;
+
+    if (!guest)
+        return NULL;
+    if (!guest->real->placement) {
+        g_set_error(error, HVM_ERROR, HVM_ERROR_BUSY, "it is %s: nothing is promised to it", guest_state_name(guest->state));
+    } else if (guests->runtime->process(guests->runtime, guest->real, &pid, error)) {
+        findings = g_ptr_array_new_with_free_func((GDestroyNotify)finding_free);
+        verify_threads(pid, guest->real->placement, findings);
+        verify_limits(pid, guest->real->placement, findings);
+        verify_memory(pid, guest->real->placement, guest->real->ephemeral, findings);
+    }
+    guest_end(guests, guest);
+    if (!findings)
+        guest_prefix_error(error, name);
+    return findings;
 }

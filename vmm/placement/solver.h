@@ -75,7 +75,6 @@ typedef struct {
     hwloc_obj_t l3; /* or NULL */
     unsigned number; /* its lowest PU */
     unsigned first_unit, units;
-    unsigned unit_pus; /* PUs in these units */
     unsigned open_pus; /* PUs that nobody holds, whether or not this request may have them */
     gboolean taken;    /* some PU in it is promised */
 } Slice;
@@ -90,7 +89,7 @@ typedef struct {
     const HostNode *host_node;
     unsigned package; /* of its first region */
     unsigned first_region, regions;
-    unsigned unit_pus, open_pus, usable_pus; /* usable: less housekeeping */
+    unsigned open_pus;
     gboolean taken;
     guint64 free_bytes[3]; /* by PageRow; HOST_BYTES_UNKNOWN: no limit */
     gboolean pool_told[3]; /* the host has, or names, such a pool */

@@ -87,7 +87,6 @@ static void add_unit(Survey *survey, const Place *places, guint count)
 {
     Unit unit = {.width = count, .core = places[0].core_object->logical_index, .isolated = TRUE};
     Slice *slice = survey_slice(survey, survey->slices->len - 1);
-    Node *node = survey_node(survey, survey->nodes->len - 1);
 
     if (places[0].core_object->type != HWLOC_OBJ_CORE)
         unit.core = places[0].pu;
@@ -97,8 +96,6 @@ static void add_unit(Survey *survey, const Place *places, guint count)
     }
     g_array_append_val(survey->units, unit);
     slice->units++;
-    slice->unit_pus += count;
-    node->unit_pus += count;
 }
 
 /* Adds the PUs of one core: one unit if it is whole (usable siblings that housekeeping claims break it too), or each
@@ -131,7 +128,6 @@ static void count_open(Survey *survey, const Place *place, hwloc_const_bitmap_t 
     Slice *slice = survey_slice(survey, survey->slices->len - 1);
     Node *node = survey_node(survey, survey->nodes->len - 1);
 
-    node->usable_pus++;
     if (hwloc_bitmap_isset(taken, place->pu)) {
         slice->taken = TRUE;
         node->taken = TRUE;

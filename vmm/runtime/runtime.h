@@ -68,9 +68,9 @@ struct Runtime {
     const char *name; /* "vm" */
     /* Makes the guest known, not running; a second call replaces. */
     gboolean (*define)(Runtime *runtime, const RuntimeGuest *guest, GError **error);
-    /* Defines it with its placement and starts it; paused where asked. On failure it is off. An ephemeral one is not defined,
+    /* Defines it with its placement and starts it. On failure it is off. An ephemeral one is not defined,
      * and is ended when this process goes. */
-    gboolean (*start)(Runtime *runtime, const RuntimeGuest *guest, gboolean paused, GError **error);
+    gboolean (*start)(Runtime *runtime, const RuntimeGuest *guest, GError **error);
     /* Lets one that is paused go on. */
     gboolean (*resume)(Runtime *runtime, const RuntimeGuest *guest, GError **error);
     /* Whether it is not paused because of its disk; else STORAGE: the store is full, or the disk broken. */

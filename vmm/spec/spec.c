@@ -33,11 +33,6 @@ static void spec_clear(gpointer pointer)
     settings_free(spec->settings);
 }
 
-Spec *spec_ref(Spec *spec)
-{
-    return g_atomic_rc_box_acquire(spec);
-}
-
 void spec_unref(Spec *spec)
 {
     if (spec)
@@ -141,7 +136,6 @@ Spec *spec_new_from_settings(const char *name, const char *template_name, const 
     spec->settings = all;
     spec->name = g_strdup(name);
     spec->template_name = g_strdup(template_name);
-    spec->runtime = RUNTIME_VM;
     spec->cpus = (unsigned)settings_get_uint(all, "cpu", "count");
     spec->smt = (SmtPolicy)choice(all, "cpu", "smt");
     spec->numa_nodes = (unsigned)settings_get_uint(all, "cpu", "numa");

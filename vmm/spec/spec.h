@@ -13,7 +13,6 @@
 
 #include <sys/types.h>
 
-typedef enum { RUNTIME_VM, RUNTIME_CONTAINER, RUNTIME_BARE } RuntimeKind;
 typedef enum { SMT_SIBLINGS, SMT_ISOLATE, SMT_ANY } SmtPolicy;
 typedef enum { EMULATOR_SHARED, EMULATOR_DEDICATED } EmulatorPolicy;
 typedef enum { ACCEL_WANT_AUTO, ACCEL_WANT_KVM, ACCEL_WANT_TCG } AccelWant;
@@ -38,7 +37,6 @@ typedef struct {
 typedef struct {
     char *name;             /* of the guest; name_check()ed */
     char *template_name;
-    RuntimeKind runtime;
     unsigned cpus;          /* vCPUs */
     SmtPolicy smt;
     unsigned numa_nodes;    /* exactly so many, 0: as few as will do */
@@ -73,6 +71,5 @@ Spec *spec_new(const char *name, const char *template_name, const Settings *temp
 /* From complete settings, as metadata keeps them. Untrusted: checked in full. */
 Spec *spec_new_from_settings(const char *name, const char *template_name, const Settings *settings, GError **error);
 
-Spec *spec_ref(Spec *spec);
 void spec_unref(Spec *spec);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Spec, spec_unref)

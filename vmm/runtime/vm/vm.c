@@ -58,7 +58,7 @@ static gboolean start_ephemeral(Runtime *runtime, const RuntimeGuest *guest, GEr
     return domain || (connect && virt_error(error, "cannot start the domain"));
 }
 
-static gboolean vm_start(Runtime *runtime, const RuntimeGuest *guest, gboolean paused, GError **error)
+static gboolean vm_start(Runtime *runtime, const RuntimeGuest *guest, GError **error)
 {
     if (guest->ephemeral)
         return start_ephemeral(runtime, guest, error);
@@ -67,7 +67,7 @@ static gboolean vm_start(Runtime *runtime, const RuntimeGuest *guest, gboolean p
 
     if (!domain)
         return FALSE;
-    if (virDomainCreateWithFlags(domain, paused ? VIR_DOMAIN_START_PAUSED : 0) < 0)
+    if (virDomainCreate(domain) < 0)
         return virt_error(error, "cannot start the domain");
     return TRUE;
 }
