@@ -7,7 +7,7 @@ cd "$source" || bail "no $source"
 unset HVM_TEMPLATE_PATH HVM_FAULT_FILE
 export PATH=${PATH#"$work/bin:"}
 # As found: no hugetlbfs mount, /dev/kvm root's alone, an empty store but for the image (built: that needs the network).
-while umount /dev/hugepages 2>/dev/null; do :; done
+umount -a -t hugetlbfs
 [ ! -c /dev/kvm ] || { chown root:root /dev/kvm && chmod 600 /dev/kvm; }
 mkdir -p /var/lib/hvm "$work/var/images"
 mount --bind "$work/var" /var/lib/hvm
