@@ -116,7 +116,7 @@ const Command commands[] = {
      .options = start_options,
      .arguments_min = 1, .arguments_max = G_MAXUINT, .kind = WORD_GUEST, .run = run_start,
      .details = "Several guests are started one after the other; the exit status is that of the first failure. A guest whose "
-                "disk finds the image store full, now or later, is paused; make room, then stop it and start it."},
+                "disk finds the image store full, now or later, is paused; with room, virsh resume NAME lets it go on."},
     {.name = "stop", .arguments = "NAME...", .help = "stop guests", .options = stop_options, .arguments_min = 1,
      .arguments_max = G_MAXUINT, .kind = WORD_GUEST, .run = run_stop,
      .details = "Asks the guest's agent, then presses its power button, then stops it hard; a paused guest is let go on first. "

@@ -94,7 +94,8 @@ static gboolean vm_check_disk(Runtime *runtime, const RuntimeGuest *guest, GErro
         return TRUE;
     if (virDomainGetDiskErrors(domain, &disk, 1, 0) == 1 && disk.error == VIR_DOMAIN_DISK_ERROR_NO_SPACE)
         g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE,
-                    "image store %s is full: it is paused; make room, then stop it and start it", guest->store);
+                    "image store %s is full: it is paused; make room, then `virsh resume %s` lets it go on", guest->store,
+                    guest->spec->name);
     else
         g_set_error(error, HVM_ERROR, HVM_ERROR_STORAGE, "its disk %s cannot be read or written: it is paused", guest->disk_path);
     free(disk.disk);
