@@ -262,6 +262,19 @@ static void add_label(xmlNode *domain, const RuntimeGuest *guest)
         xml_add_text(label, "label", "+%u:+%u", guest->qemu_uid, guest->qemu_gid);
 }
 
+/*
+ * libvirt asks QEMU for each of some 400 properties of the CPU, one by one, before the vCPUs run: 0.2 s of the 0.26 that a start takes. It
+ * does so where it knows QEMU to tell which features are unavailable; else it reads them in two questions. What it learns is of use to
+ * migration and managed saves, which an ephemeral guest has none of. The domain counts as tainted for it (custom-hypervisor-feature).
+ */
+static void add_quick_cpu_look(xmlNode *domain)
+{
+    xmlNode *capabilities = xml_add(domain, "capabilities");
+
+    xmlSetNs(capabilities, xmlNewNs(domain, BAD_CAST "http://libvirt.org/schemas/domain/qemu/1.0", BAD_CAST "qemu"));
+    xml_set(xml_add(capabilities, "del"), "capability", "cpu-unavailable-features");
+}
+
 char *domain_xml_build(const RuntimeGuest *guest)
 {
     xmlNode *domain = NULL;
@@ -285,5 +298,7 @@ char *domain_xml_build(const RuntimeGuest *guest)
     xml_add_text(domain, "on_crash", "destroy");
     add_devices(domain, guest);
     add_label(domain, guest);
+    if (guest->ephemeral)
+        add_quick_cpu_look(domain);
     return xml_to_text(document);
 }
